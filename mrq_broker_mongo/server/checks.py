@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from mrq_broker_mongo.server import layout
 from mrq_broker_mongo.server.connection import Connection
@@ -11,9 +11,13 @@ from mrq_core.contract.naming import shown_names
 from mrq_core.contract.queries import Finding
 from mrq_core.drivers.answers import UNREADABLE
 from mrq_core.drivers.checks import tried_write
-from mrq_core.errors import BrokerError, SchemaTooNew
+from mrq_core.errors import BrokerError, CallRefused, SchemaTooNew
 
 OLDEST = (5, 0)
+_ACTIONS = ("find", "insert", "update", "remove", "createIndex")
+_OF_STORE = ("jobs", "totals", "logs", "metrics", "state", "meta")
+_OF_QUEUE = ("keys", "limits", "raw", "wake")
+"""Collections, and the actions that mrq needs on each."""
 
 
 def check(connection: Connection) -> list[Finding]:
@@ -60,6 +64,42 @@ def _examine(connection: Connection) -> Iterator[Finding]:
         if told.get("isWritablePrimary", True):
             yield _writes(connection)
             yield from _damaged_parameters(connection)
+
+
+def _check_rights(connection: Connection) -> None:
+    """Raises CallRefused with the actions that mrq needs and that the roles of the user do not have."""
+    name, told = connection.on_database(
+        lambda database: (database.name, database.command("connectionStatus", showPrivileges=True))
+    )
+    told = told["authInfo"]
+    if not told.get("authenticatedUsers"):
+        return  # a server without users
+    granted = told.get("authenticatedUserPrivileges", ())
+    has_queue = connection.arrangement.has_queue
+    needed = [
+        (action, connection.name(collection))
+        for collection in (*_OF_STORE, *(_OF_QUEUE if has_queue else ()))
+        for action in _ACTIONS
+    ]
+    if has_queue:
+        capped = connection.name("wake")
+        needed += [("createCollection", capped), ("convertToCapped", capped), ("listCollections", "")]
+    lacking = dict.fromkeys(action for action, of in needed if not _is_granted(granted, name, action, of))
+    if lacking:
+        raise CallRefused(
+            f"MongoDB at {connection.location.shown} grants this user no {', '.join(lacking)}, which mrq "
+            f"needs: give the user the role readWrite on the database {name}"
+        )
+
+
+def _is_granted(privileges: Iterable[Doc], database: str, action: str, collection: str) -> bool:
+    """Whether one of the privileges allows the action on the collection; "": on the database itself."""
+    for one in privileges:
+        resource = one["resource"]
+        covers = resource.get("db") in ("", database) and resource.get("collection") in ("", collection)
+        if action in one["actions"] and (covers or resource.get("anyResource")):
+            return True
+    return False
 
 
 def _damaged_parameters(connection: Connection) -> Iterator[Finding]:
@@ -160,9 +200,12 @@ def _indexes(connection: Connection, stored: layout.Layout | None) -> Finding:
 
 def _writes(connection: Connection) -> Finding:
     nothing = {"_id": "none"}, {"$set": {"none": None}}
-    return tried_write(
-        lambda: connection.run("meta", lambda meta: meta.update_one(*nothing)), where="the server"
-    )
+
+    def write() -> None:
+        connection.run("meta", lambda meta: meta.update_one(*nothing))
+        _check_rights(connection)
+
+    return tried_write(write, where="the server")
 
 
 def _numbers(version: str) -> tuple[int, int]:

@@ -12,7 +12,7 @@ from mrq_broker_redis.server.layout import Contents
 from mrq_core.contract.queries import Finding
 from mrq_core.drivers.answers import UNREADABLE
 from mrq_core.drivers.checks import tried_write
-from mrq_core.errors import BrokerError, SchemaTooNew
+from mrq_core.errors import BrokerError, CallRefused, SchemaTooNew
 
 OLDEST = (6, 2)
 _KEPT = {Contents.JOBS: "an acknowledged job", Contents.ENTRIES: "the entry of a job"}
@@ -178,8 +178,19 @@ def _memory(info: dict[str, Any]) -> Iterator[Finding]:
 
 
 def _writes(connection: Connection) -> Finding:
-    """Runs a script whose write changes nothing."""
-    return tried_write(lambda: connection.run("write_nothing", [], repeatable=True), where="the server")
+    """Runs each command that the driver needs, without a lasting change."""
+
+    def write() -> None:
+        forbidden = connection.run("write_nothing", [], repeatable=True)
+        if forbidden:
+            names = ", ".join(sorted(name.decode() for name in forbidden))
+            raise CallRefused(
+                f"Redis at {connection.location.shown} forbids this user commands that mrq needs ({names}): "
+                "extend its ACL"
+            )
+        connection.wait_for([connection.key("none")], 0.001)
+
+    return tried_write(write, where="the server")
 
 
 def _failed(subject: str, error: BrokerError) -> Finding:

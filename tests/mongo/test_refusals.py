@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from mrq_broker_mongo.broker import MongoBroker
+from mrq_broker_mongo.server import checks
 from mrq_core.contract.messages import Outcome
 from mrq_core.contract.queries import JobFilter
 from mrq_core.contract.record import Status
@@ -28,6 +29,7 @@ from tests.mongo.servers import Server
 from tests.servers import free_port
 from tests.support import open_project, until
 
+COLLECTIONS = (*checks._OF_STORE, *checks._OF_QUEUE)
 MEGABYTE = 1_000_000
 MOST_OF_A_MESSAGE = 800
 """Characters: what was refused is not in it."""
@@ -43,6 +45,21 @@ def locked() -> Iterator[Server]:
         roles = {"worker": "readWrite", "reader": "read"}
         for name, role in roles.items():
             client["mrq"].command("createUser", name, pwd="ge:heim/", roles=[{"role": role, "db": "mrq"}])
+        by_name = {
+            "writer": [("", ["find", "insert", "update", "remove"])],
+            "owner": [
+                *((f"own_{name}", [*checks._ACTIONS, "listIndexes"]) for name in COLLECTIONS),
+                ("own_wake", ["createCollection", "convertToCapped"]),
+                ("", ["listCollections"]),
+            ],
+        }
+        for name, actions in by_name.items():
+            privileges = [
+                {"resource": {"db": "mrq", "collection": collection}, "actions": some}
+                for collection, some in actions
+            ]
+            client["mrq"].command("createRole", name, privileges=privileges, roles=[])
+            client["mrq"].command("createUser", name, pwd="ge:heim/", roles=[name])
     yield server
     server.stop()
 
@@ -92,6 +109,33 @@ def test_a_user_who_may_read_and_write_the_database_may_do_all(locked: Server) -
     broker.prune()
     assert {finding.level for finding in broker.check()} == {"ok"}
     check_collections(broker)
+    broker.close()
+
+
+def test_a_role_that_lacks_actions_is_a_finding_that_names_them(locked: Server) -> None:
+    broker = open_broker(Place(login(locked, "writer", "ge%3Aheim%2F"), "new"), timeout=2.0)
+    [finding] = [finding for finding in broker.check() if finding.level != "ok"]
+    assert (finding.level, finding.subject) == ("error", "writes")
+    lacking = "createIndex, createCollection, convertToCapped, listCollections"
+    assert f"no {lacking}, which mrq needs: give the user the role readWrite" in finding.message
+    with pytest.raises(CallRefused, match="refused this user"):
+        broker.enqueue([new_job()])
+    broker.close()
+
+
+@pytest.mark.parametrize("prefix", ["own", "other"])
+def test_a_role_for_the_collections_of_one_prefix_is_enough_for_this_prefix(
+    locked: Server, prefix: str
+) -> None:
+    broker = open_broker(Place(login(locked, "owner", "ge%3Aheim%2F"), prefix), timeout=2.0)
+    levels = {finding.level for finding in broker.check()}
+    if prefix == "own":
+        broker.prepare()
+        broker.enqueue([new_job()])
+        assert len(claim(broker).records) == 1
+        assert levels == {finding.level for finding in broker.check()} == {"ok"}
+    else:
+        assert "error" in levels
     broker.close()
 
 

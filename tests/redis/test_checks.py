@@ -214,6 +214,11 @@ def test_the_command_exits_with_0_where_there_are_only_warnings_and_says_what_to
         (("+@all", "-@dangerous", "-@write"), {"server", "writes"}),
         (("+@all", "-@write"), {"writes"}),
         (("+@all", "-@scripting"), {"writes"}),
+        (("+@all", "-zadd"), {"writes"}),
+        (("+@all", "-del"), {"writes"}),
+        (("+@all", "-hgetall", "-rename"), {"writes"}),
+        (("+@all", "-blpop"), {"writes"}),
+        (("+@all", "-@admin", "-@dangerous", "+info"), set()),
         (("+@connection", "+info"), {"layout", "writes"}),
     ],
 )
@@ -231,4 +236,6 @@ def test_what_the_user_may_not_do_is_a_finding_beside_the_others(
     assert {subject for subject, finding in found.items() if finding.level != "ok"} == unknown
     assert all("extend its ACL" in found[subject].message for subject in unknown)
     assert {"layout", "writes"} <= found.keys()
+    with own_server.client() as client:
+        assert not client.exists("{mrq}:none")
     assert ("server" in unknown) != ({"version", "role", "eviction", "persistence", "memory"} <= found.keys())

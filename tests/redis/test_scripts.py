@@ -59,3 +59,10 @@ def test_a_script_is_sent_behind_its_libraries() -> None:
     parts = [FILES[name].read_text(encoding="utf-8") for name in [*needs("renew"), "renew"]]
     assert len(parts) == 5
     assert script("renew").source == "\n".join(parts)
+
+
+def test_a_check_tries_the_commands_of_all_scripts() -> None:
+    sources = {name: path.read_text(encoding="utf-8") for name, path in FILES.items()}
+    tried = set(re.findall(r"\b([A-Z]+) = \{", sources["write_nothing"]))
+    used = {word for source in sources.values() for word in re.findall(r"\('([A-Z]+)'", source)}
+    assert used - tried == {"TIME", "SETRANGE"}
