@@ -138,7 +138,8 @@ class JsonFormatter(logging.Formatter):
     def _line(self, record: logging.LogRecord) -> dict[str, Any]:
         message = printable(record.getMessage())
         name, _, _ = message.partition(" ")
-        is_event = record.name.startswith(_OURS) and "." in name and name.replace(".", "_").isidentifier()
+        is_name = "." in name and name.replace(".", "_").isidentifier()
+        is_event = is_name and str(record.name).startswith(_OURS)
         milliseconds = int(record.created * 1000)
         moment = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(milliseconds // 1000))
         line: dict[str, Any] = {

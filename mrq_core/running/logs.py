@@ -147,9 +147,11 @@ def _without_middle(text: str, most: int) -> str:
     return data[:head].decode(errors="ignore") + gap + data[-tail:].decode(errors="ignore")
 
 
-def _unix_ms(seconds: float) -> int:
+def _unix_ms(seconds: object) -> int:
     """The time of a record. Now for one that no clock has given."""
-    return int(seconds * 1000) if 0 <= seconds < _LATEST else now_ms()
+    if isinstance(seconds, int | float) and 0 <= seconds < _LATEST:
+        return int(seconds * 1000)
+    return now_ms()
 
 
 current_log: ContextVar[JobLog | None] = ContextVar("mrq_log", default=None)

@@ -13,6 +13,7 @@ from mrq_core.running.logs import JobLog
 from tests.support import Project, until
 
 CONTEXT_TASKS = """
+import datetime
 import logging
 import sys
 import time
@@ -114,6 +115,9 @@ def odd_logs():
         log.exception("caught")
     log.info("%s %s", "too few arguments")
     log.debug("not at this level")
+    odd = dict(msg="made by hand", levelno=20, levelname="INFO")
+    for created in (None, "2020-01-01", datetime.datetime.now()):
+        logging.getLogger().handle(logging.makeLogRecord(odd | {"created": created}))
 
 
 @task
@@ -227,6 +231,7 @@ def test_odd_log_lines_are_kept_printable_and_the_job_goes_on(project: Project) 
     assert lines[3].startswith("caught\nTraceback")
     assert "ZeroDivisionError" in lines[3]
     assert not any("not at this level" in line for line in lines)
+    assert lines[-3:] == ["made by hand"] * 3
 
 
 def test_a_log_is_cut_at_its_limit_with_a_line_that_says_so(project: Project) -> None:
