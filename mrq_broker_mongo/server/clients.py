@@ -51,7 +51,7 @@ class _Pool(Pool):
 
 def new_client(url: str, options: Mapping[str, Any]) -> MongoClient[dict[str, Any]]:
     """A client that connects in the background. Raises the errors of pymongo."""
-    _keep_quiet()
+    keep_quiet()
     try:
         return MongoClient(url, _pool_class=_Pool, **options)
     except (ConfigurationError, TypeError) as error:
@@ -60,12 +60,19 @@ def new_client(url: str, options: Mapping[str, Any]) -> MongoClient[dict[str, An
         return MongoClient(url, **options)  # a pymongo that takes no class of pools
 
 
-def _keep_quiet() -> None:
+def keep_quiet() -> None:
     """Keeps pymongo from logging each command with its values, and each step of its threads, wherever the
     root logger has the level DEBUG, unless the program has given pymongo a level. A handler that makes calls
     of mrq would be called in the threads for which these calls wait."""
     if _logger.level == logging.NOTSET:
         _logger.setLevel(logging.INFO)
+
+
+def is_of_pymongo(thread: int) -> bool:
+    """Whether pymongo has started the thread with this identifier, which may hold locks of its client."""
+    known: Any = threading
+    started = known._active.get(thread)
+    return started is not None and bool(started.name.startswith(_THREADS))
 
 
 def apart(work: Callable[[], T], undo: Callable[[T], object]) -> T:

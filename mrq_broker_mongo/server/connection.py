@@ -28,7 +28,7 @@ from pymongo.read_concern import ReadConcern
 from pymongo.write_concern import WriteConcern
 
 from mrq_broker_mongo.server.arrangement import WHOLE, Arrangement
-from mrq_broker_mongo.server.clients import apart
+from mrq_broker_mongo.server.clients import apart, is_of_pymongo
 from mrq_broker_mongo.server.failures import (
     is_duplicate,
     is_login_failure,
@@ -208,7 +208,7 @@ class Connection:
 
         Raises BrokerUnavailable also inside another call of the same thread, in which a signal handler, a
         finalizer or a handler of pymongo's log lines runs: the interrupted call may hold a lock of pymongo,
-        for which a second call would wait without end."""
+        for which a second call would wait without end. So may a thread of pymongo that logs."""
         if sys.is_finalizing():
             raise too_late(f"MongoDB at {self.location.shown}")
         ensure_stack()
@@ -218,6 +218,11 @@ class Connection:
                 f"MongoDB at {self.location.shown} cannot be called inside another call of the same thread, "
                 "which a signal handler, a finalizer or a log handler has interrupted: repeat the call after "
                 "that call, or in a thread"
+            )
+        if is_of_pymongo(thread):
+            raise BrokerUnavailable(
+                f"MongoDB at {self.location.shown} cannot be called in a thread of pymongo, as by a handler "
+                "of its log lines: set the logger pymongo to INFO, or make the call in another thread"
             )
         try:
             self._inside.add(thread)  # not before the block: a signal handler may raise between

@@ -13,7 +13,7 @@ from pymongo.errors import PyMongoError
 from pymongo.uri_parser import parse_uri
 from pymongo.write_concern import WriteConcern
 
-from mrq_broker_mongo.server.clients import new_client
+from mrq_broker_mongo.server.clients import keep_quiet, new_client
 from mrq_core.config.secrets import hide_password
 from mrq_core.config.urls import is_host, url_and_prefix, why_wrong
 from mrq_core.contract.driver import Opening
@@ -125,6 +125,7 @@ def location_of(opening: Opening) -> Location:
         "journal": True,
     }
     options = {name: value for name, value in chosen.items() if name.lower() not in names}
+    keep_quiet()
     try:
         # Only to read the options; nothing is connected to, and a name of mongodb+srv is not looked up.
         concern = _concern(parts.query)
