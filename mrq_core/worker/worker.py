@@ -214,9 +214,9 @@ class Worker:
         other_fault = finalizers.watch.fault or self._state.outage.lost
         if other_fault:
             self._give_up(None, other_fault)
-        number = own.lost()
-        if number is not None:
-            self._give_up(None, f"a task has closed the file descriptor {number}, which the worker needs")
+        lost = own.lost()
+        if lost is not None:
+            self._give_up(None, f"a task has closed the file descriptor {lost}, which the worker needs")
 
     def _give_up(self, overdue: Execution | None, task_fault: str = "") -> None:
         """In the watchdog's thread."""

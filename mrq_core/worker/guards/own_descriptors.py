@@ -17,6 +17,11 @@ from typing import Any
 import gevent
 from gevent._hub_local import get_hub_if_exists
 
+from mrq_core.worker.guards.native import sleep
+
+_LOOKS_AGAIN, _BETWEEN = 4, 0.025
+"""Looks at a descriptor that seems to be lost, and the seconds between them."""
+
 
 class OwnDescriptors:
     """What has each number now, and whether that is still so. `lost` and `unblock` may be called in any
@@ -25,6 +30,9 @@ class OwnDescriptors:
     def __init__(self) -> None:
         self._files: dict[int, object] = {}
         self._non_blocking: dict[int, object] = {}
+        self._loop: Any = None
+        self._loop_number: int | None = None
+        """The descriptor of the loop, among the others."""
 
     def add(self, *numbers: int) -> None:
         """Watches open descriptors from now on. Leaves out others."""
@@ -53,7 +61,9 @@ class OwnDescriptors:
         if get_hub_if_exists() is not None:
             return
         before = _open_numbers()
-        watcher: Any = gevent.get_hub().loop.async_()
+        self._loop = gevent.get_hub().loop
+        self._loop_number = self._loop.fileno()
+        watcher: Any = self._loop.async_()
         watcher.start(lambda: None)  # makes the descriptor through which other threads wake the loop
         self.add(*(_open_numbers() - before))
         watcher.stop()
@@ -69,11 +79,28 @@ class OwnDescriptors:
                     found = True
         return found
 
-    def lost(self) -> int | None:
-        """The first number that is closed or that another file has. None: all are as they were."""
+    def _follow_loop(self) -> None:
+        """Watches the descriptor that the loop has now. libev makes another one when it gets events of a
+        connection that is closed here, and that a forked child has still open."""
+        now = None
+        with suppress(Exception):  # a task has destroyed it
+            now = self._loop.fileno()
+        if now is not None and now != self._loop_number and self._loop_number in self._files:
+            self._files[now] = self._files.pop(self._loop_number)
+            self._loop_number = now
+
+    def lost(self) -> str | None:
+        """The first number that is closed or that another file has, and what it is now. None: all are as they
+        were. Looks several times before it says so, in up to 0.1 s."""
         for number, file in self._files.copy().items():
-            if _file_of(number) != file and number in self._files:
-                return number
+            found, looks = _file_of(number), 0
+            while found != file and number in self._files:
+                if looks == _LOOKS_AGAIN:
+                    return f"{number} (now {'closed' if found is None else found})"
+                if number == self._loop_number:
+                    self._follow_loop()
+                sleep(_BETWEEN)
+                found, looks = _file_of(number), looks + 1
         return None
 
 
