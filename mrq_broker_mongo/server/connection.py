@@ -186,7 +186,7 @@ class Connection:
     def unreadable(self, error: Exception) -> BrokerCorrupt:
         """The error for an answer in a form that mrq does not expect."""
         where = f"MongoDB at {self.location.shown}"
-        return answers.unreadable(error, where, "correct MONGODB, or see `mrq check`")
+        return answers.unreadable(error, where, "correct the URL, or see `mrq check`")
 
     @property
     def wait_most(self) -> float:

@@ -66,7 +66,7 @@ def translated(error: Exception, location: Location, timeout: float) -> BrokerEr
     text = _short(str(error))
     if isinstance(error, errors.WaitQueueTimeoutError):
         return BrokerUnavailable(
-            f"no connection to MongoDB at {where} is free ({text}): give a larger maxPoolSize in MONGODB, or "
+            f"no connection to MongoDB at {where} is free ({text}): give a larger maxPoolSize in the URL, or "
             "a longer waitQueueTimeoutMS"
         )
     if isinstance(error, errors.WTimeoutError) and "wtimeoutms" in limits:
@@ -103,7 +103,7 @@ def translated(error: Exception, location: Location, timeout: float) -> BrokerEr
             f"exception ({text}): repeat the call"
         )
     if isinstance(error, errors.ConfigurationError):
-        return BrokerUnavailable(f"MongoDB at {where} cannot be used ({text}): correct MONGODB")
+        return BrokerUnavailable(f"MongoDB at {where} cannot be used ({text}): correct the URL")
     return BrokerUnavailable(f"MongoDB at {where} is not usable ({type(error).__name__}: {text})")
 
 
@@ -153,13 +153,13 @@ def _advice_for(text: str) -> str:
     if "CERTIFICATE_VERIFY_FAILED" in text:
         return "its certificate is not trusted here: name the file of its authority in the URL, as tlsCAFile"
     if "SSL handshake failed" in text:
-        return "a server without TLS needs a URL without tls=true; else correct MONGODB and the network"
+        return "a server without TLS needs a URL without tls=true; else correct the URL and the network"
     if any(part in text for part in ("timed out", "reset by peer", "connection closed", "No servers found")):
         return (
-            "start it, or correct MONGODB and the network; a server with TLS needs tls=true in the URL, and "
+            "start it, or correct the URL and the network; a server with TLS needs tls=true in the URL, and "
             "another program may have this port"
         )
-    return "start it, or correct MONGODB and the network"
+    return "start it, or correct the URL and the network"
 
 
 def _short(text: str) -> str:
@@ -181,7 +181,7 @@ def _refused(error: errors.OperationFailure, location: Location, text: str) -> B
     if codes & _UNSATISFIABLE or "cannot use 'w'" in text or "'w' mode" in text:
         return BrokerUnavailable(
             f"MongoDB at {where} cannot write with w={location.concern.document['w']} ({text}): correct w in "
-            "MONGODB, or leave it out, for a majority"
+            "the URL, or leave it out, for a majority"
         )
     if NO_SPACE in codes or "No space left" in text:
         return CallRefused(f"MongoDB at {where} cannot write to its disk ({text}): free some space")
@@ -206,13 +206,13 @@ def _reasons(error: errors.OperationFailure) -> tuple[set[int | None], str]:
 def _no_primary(where: str, text: str) -> BrokerError:
     return BrokerUnavailable(
         f"MongoDB at {where} has no primary at the moment ({text}): try again; if it goes on, name all "
-        "members of the replica set in MONGODB, without directConnection"
+        "members of the replica set in the URL, without directConnection"
     )
 
 
 def _refused_user(where: str, text: str, kind: type[BrokerUnavailable] = BrokerUnavailable) -> BrokerError:
     return kind(
-        f"MongoDB at {where} refused this user ({text}): correct MONGODB, or give the user the role "
+        f"MongoDB at {where} refused this user ({text}): correct the URL, or give the user the role "
         "readWrite on the database"
     )
 

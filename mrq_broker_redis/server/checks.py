@@ -96,7 +96,7 @@ def _role(info: dict[str, Any]) -> Finding:
         level="error",
         subject="role",
         message="this server is a replica, and takes no changes",
-        advice="point REDIS at the primary, or use redis+sentinel://",
+        advice="point the URL at the primary, or use redis+sentinel://",
     )
 
 

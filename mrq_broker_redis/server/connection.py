@@ -115,7 +115,7 @@ class Connection:
     def unreadable(self, error: Exception) -> BrokerCorrupt:
         """The error for an answer in a form that mrq does not expect."""
         return answers.unreadable(
-            error, f"Redis at {self.location.shown}", "correct REDIS, or see `mrq check`"
+            error, f"Redis at {self.location.shown}", "correct the URL, or see `mrq check`"
         )
 
     @property

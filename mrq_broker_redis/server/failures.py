@@ -14,7 +14,7 @@ _MEANINGS = {
     "OOM": "it has reached its maxmemory, and has written nothing; raise maxmemory or free some "
     "memory (mrq needs maxmemory-policy noeviction)",
     "MISCONF": "it cannot write to its disk and takes no changes: read its log, and check the disk",
-    "READONLY": "it is a replica, which takes no changes: point REDIS at the primary, or at the sentinels",
+    "READONLY": "it is a replica, which takes no changes: point the URL at the primary, or at the sentinels",
     "LOADING": "it is loading its data after a start: try again in a moment",
     "BUSY": "a script has been running for too long there: see `redis-cli SCRIPT KILL`",
     "MASTERDOWN": "it is a replica whose primary is away: wait for the failover",
@@ -24,6 +24,7 @@ _MEANINGS = {
     "WRONGPASS": "user or password is wrong: correct them in the URL, percent-encoded",
     "NODATABASE": "it has fewer databases: use a smaller number in the URL, or raise databases in redis.conf",
     "NOSENTINEL": "it is no sentinel: name the sentinels, whose port is usually 26379, or use redis://",
+    "SENTINEL": "it is a sentinel, which needs redis+sentinel:// in the URL, or a server that hides commands",
     "NOPERM": "this user may not run scripts or commands that mrq needs: extend its ACL",
 }
 
@@ -49,6 +50,10 @@ _TEXTS = {
     "DB index is out of range": "NODATABASE",
     "unknown command 'SENTINEL'": "NOSENTINEL",
     "unknown command `SENTINEL`": "NOSENTINEL",
+    "unknown command 'GET'": "SENTINEL",
+    "unknown command `GET`": "SENTINEL",
+    "unknown command 'EVALSHA'": "SENTINEL",
+    "unknown command `EVALSHA`": "SENTINEL",
     "The user executing the script can't": "NOPERM",
 }
 
@@ -97,7 +102,7 @@ def translated(error: Exception, where: str, timeout: float) -> BrokerError:
         kind = CallRefused if code_of(error) in _OF_SOME_CALLS else BrokerUnavailable
         return kind(f"Redis at {where} refused a call, because {meaning} ({text})")
     if isinstance(error, exceptions.AuthenticationError):
-        return BrokerUnavailable(f"Redis at {where} refused the login ({text}): correct REDIS")
+        return BrokerUnavailable(f"Redis at {where} refused the login ({text}): correct the URL")
     if isinstance(error, exceptions.AskError) and not where.startswith("redis+cluster"):
         return BrokerUnavailable(
             f"Redis at {where} is a node of a cluster (the key is in slot {text}), which needs "
@@ -167,4 +172,4 @@ def _advice(text: str, where: str) -> str:
             "start it, or correct the URL; a server with TLS needs rediss://, and another program may have "
             "this port"
         )
-    return "start it, or correct REDIS and the network"
+    return "start it, or correct the URL and the network"

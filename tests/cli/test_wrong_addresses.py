@@ -95,7 +95,7 @@ AWAY = [
     ("redis+sentinel://127.0.0.1:{redis}/jobs", "it is no sentinel"),
     ("redis+sentinel://:geheim@127.0.0.1:1/jobs", "start the sentinels, or correct their addresses"),
     ("redis+cluster://127.0.0.1:{redis}", "it is a single server, which needs redis:// in the URL"),
-    ("redis://127.0.0.1:1", "start it, or correct REDIS and the network"),
+    ("redis://127.0.0.1:1", "start it, or correct the URL and the network"),
     ("mongodb://127.0.0.1:{http}/x", "does not speak the protocol of MongoDB"),
     ("mongodb://anna:geheim@127.0.0.1:{redis}/x", "another program may have this port"),
     ("mongodb://127.0.0.1:{closing}/x", "another program may have this port"),

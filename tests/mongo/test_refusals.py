@@ -146,7 +146,7 @@ def test_a_wrong_login_is_said_so_with_what_to_do(locked: Server, user: str) -> 
     for call in (broker.prepare, lambda: broker.enqueue([new_job()]), lambda: broker.wait([], 0.1)):
         with pytest.raises(BrokerUnavailable, match=f"127.0.0.1:{locked.port}.* refused this user") as raised:
             call()
-        assert "correct MONGODB" in str(raised.value)
+        assert "correct the URL" in str(raised.value)
         assert "geraten" not in str(raised.value)
     assert time.monotonic() - began < 20.0, "no call waits for another server"
     [finding] = broker.check()

@@ -161,6 +161,14 @@ def test_sentinels_lead_to_the_primary_and_after_its_death_to_the_next(service: 
     broker.close()
 
 
+def test_a_sentinel_that_is_named_as_a_server_is_said_to_be_one(service: Watched) -> None:
+    hosts = service.url.removeprefix("redis+sentinel://").partition("/")[0]
+    broker = open_broker(Place(f"redis://{hosts.partition(',')[0]}", "mrq"))
+    with pytest.raises(BrokerUnavailable, match="it is a sentinel, which needs redis\\+sentinel://"):
+        broker.prepare()
+    broker.close()
+
+
 def test_a_sentinel_that_is_away_is_asked_once_and_then_the_next(service: Watched) -> None:
     asked: list[socket.socket] = []
 
