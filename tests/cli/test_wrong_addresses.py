@@ -100,9 +100,9 @@ AWAY = [
     ("mongodb://anna:geheim@127.0.0.1:{redis}/x", "another program may have this port"),
     ("mongodb://127.0.0.1:{closing}/x", "another program may have this port"),
     ("mongodb://127.0.0.1:{closing}/x?tls=true", "a server without TLS needs a URL without tls=true"),
-    ("sqlite:////dev/full", "is a device, pipe or socket: set SQLITE to the path of a file"),
-    ("sqlite:////dev", "is a directory: set SQLITE to the path of a file"),
-    ("sqlite:///mrq-config.py/jobs.sqlite3", "is a file: set SQLITE to another path"),
+    ("sqlite:////dev/full", "is a device, pipe or socket: name a file in SQLITE or the URL"),
+    ("sqlite:////dev", "is a directory: name a file in SQLITE or the URL"),
+    ("sqlite:///mrq-config.py/jobs.sqlite3", "is a file: name another path in SQLITE or the URL"),
     ("sqlite:///mrq-config.py", "is not an SQLite database"),
     ("sqlite:////proc/none/jobs.sqlite3", "cannot be made"),
 ]

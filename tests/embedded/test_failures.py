@@ -158,7 +158,7 @@ def test_a_file_in_place_of_the_directory_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with (
         closing(open_broker(tmp_path / "file" / "mrq.sqlite3")) as broker,
-        pytest.raises(BrokerUnavailable, match=r"broker's file, is a file: set SQLITE"),
+        pytest.raises(BrokerUnavailable, match=r"broker's file, is a file: name another path in SQLITE"),
     ):
         broker.prepare()
 

@@ -92,7 +92,8 @@ def _mounted_read_only(path: str) -> str | None:
     disk = _disk_of(path)
     if disk is None or not disk.f_flag & os.ST_RDONLY:
         return None
-    return "its file system is mounted read-only; mount it for writing, or set SQLITE to another path"
+    advice = "mount it for writing, or name another path in SQLITE or the URL"
+    return f"its file system is mounted read-only; {advice}"
 
 
 def _disk_of(path: str) -> os.statvfs_result | None:

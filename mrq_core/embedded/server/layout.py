@@ -232,7 +232,8 @@ def version_of(connection: sqlite3.Connection, path: str) -> DataVersion | None:
     if objects or application or version:
         raise BrokerError(
             f"{path} is an SQLite database of another application (application id {application:#x}, "
-            f"{objects} tables and indexes): nothing was written to it; set SQLITE to another path"
+            f"{objects} tables and indexes): nothing was written to it; name another path in SQLITE or the "
+            "URL"
         )
     return None
 

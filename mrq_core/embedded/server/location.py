@@ -42,7 +42,7 @@ def path_of(opening: Opening) -> str:
     except OSError as error:
         raise ConfigError(
             f"the path {path!r} of the embedded broker's file is relative, and the working directory is gone "
-            f"({error.strerror}): change to another directory, or set SQLITE to an absolute path"
+            f"({error.strerror}): change to another directory, or name an absolute path in SQLITE or the URL"
         ) from error
 
 
@@ -74,7 +74,7 @@ def refuse_other_file(path: str) -> None:
         return
     if not stat.S_ISREG(status.st_mode):
         kind = "a directory" if stat.S_ISDIR(status.st_mode) else "a device, pipe or socket"
-        raise BrokerUnavailable(f"{path} is {kind}: set SQLITE to the path of a file")
+        raise BrokerUnavailable(f"{path} is {kind}: name a file in SQLITE or the URL")
     if 0 < status.st_size < _SMALLEST:
         raise not_a_database(path)
 
@@ -82,8 +82,8 @@ def refuse_other_file(path: str) -> None:
 def not_a_database(path: str) -> BrokerCorrupt:
     """The error for a file of another format."""
     return BrokerCorrupt(
-        f"{path} is not an SQLite database: set SQLITE to another path, or move that file away and a new one "
-        "will be made"
+        f"{path} is not an SQLite database: name another path in SQLITE or the URL, or move that file "
+        "away and a new one will be made"
     )
 
 
@@ -94,10 +94,11 @@ def make_parent(path: str) -> None:
         os.makedirs(parent, exist_ok=True)
     except FileExistsError as error:
         raise BrokerUnavailable(
-            f"{parent}, the directory of the embedded broker's file, is a file: set SQLITE to another path"
+            f"{parent}, the directory of the embedded broker's file, is a file: name another path in "
+            "SQLITE or the URL"
         ) from error
     except OSError as error:
         raise BrokerUnavailable(
             f"the directory {parent} for the embedded broker's file cannot be made ({error.strerror}): "
-            "make it, or set SQLITE to another path"
+            "make it, or name another path in SQLITE or the URL"
         ) from error
