@@ -28,7 +28,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import gevent
-from gevent.lock import Semaphore
 
 from mrq_core.client.ambient import ambient_client
 from mrq_core.clock import monotonic
@@ -49,6 +48,7 @@ from mrq_core.worker.executions import Execution, job_execution
 from mrq_core.worker.guards import forking
 from mrq_core.worker.guards.guarded_log import GuardedLog
 from mrq_core.worker.guards.surroundings import LONG
+from mrq_core.worker.imports import Imports
 from mrq_core.worker.interrupts import CancelRequests, import_interrupt, stop_interrupt, timeout_interrupt
 from mrq_core.worker.outcomes import Outcomes
 from mrq_core.worker.parent_link import ParentLink
@@ -64,10 +64,6 @@ if TYPE_CHECKING:
 
 _SEES_RECORD = ("mrq_around_job", "mrq_jobs_started", "mrq_jobs_settled", "mrq_retry_decision")
 """The hooks whose plugins get the record of a job that runs."""
-
-_IMPORT_PATIENCE = 3.0
-"""Seconds for which an import waits for another one."""
-_IMPORT_SLICE = 0.1
 
 _log = GuardedLog("mrq.worker")
 
@@ -98,7 +94,7 @@ class Executing:
         self.profiler = Profiler(Runner._call.__code__)
         self._tracing = tracing
         self._ended_lines = EndedLines(state.config)
-        self._importing = Semaphore(1)
+        self._imports = Imports()
         self._loop: Any = gevent.get_hub().loop
         self._pool = GreenletPool(state.config.greenlets, self._execute)
 
@@ -172,28 +168,22 @@ class Executing:
         return self._solo.run(execution)
 
     def _load(self, execution: Execution) -> BaseException | None:
-        """Loads the task. One task is imported at a time: modules that import each other fail if two
-        greenlets import them at once. An import that takes long lets the next one begin."""
+        """Loads the task, in its turn."""
         context = execution.context
         if self._runner.is_loaded(context.record.path):
             return self._runner.load(context)
-        latest = monotonic() + _IMPORT_PATIENCE
-        interrupt = None
-        is_first = False
-        while not is_first and interrupt is None and monotonic() < latest:
-            is_first = self._importing.acquire(timeout=_IMPORT_SLICE)
-            interrupt = execution.interrupt_at(monotonic())
-        try:
+        with self._imports.turn(execution) as interrupt:
             if interrupt is not None:
                 context.interrupted = interrupt
                 return interrupt
             self._limit_import(execution)
-            with self._state.surroundings.settings_kept():
-                return self._runner.load(context)
-        finally:
-            execution.end_import()
-            if is_first:
-                self._importing.release()
+            try:
+                with self._state.surroundings.settings_kept():
+                    return self._imports.run(
+                        partial(self._runner.load, context), partial(self._runner.forget, context)
+                    )
+            finally:
+                execution.end_import()
 
     def _limit_import(self, execution: Execution) -> None:
         """Interrupts the import after the timeout of the task, as far as the configuration tells it."""
@@ -311,6 +301,10 @@ class Runner:
     def is_loaded(self, path: str) -> bool:
         """Whether the task of this path is imported."""
         return path in self._loaded
+
+    def forget(self, context: JobContext) -> None:
+        """Makes the next `load` of the task load it anew."""
+        self._loaded.pop(context.record.path, None)
 
     def load(self, context: JobContext) -> BaseException | None:
         """Loads the task. Returns what that raises: it ends the attempt inside the plugins around the job."""

@@ -141,3 +141,66 @@ def test_a_child_imports_a_module_that_another_job_imports_at_the_fork(project: 
     assert project.ended(project.queue("children.imports_in_a_child")).result == 1
     project.write("go", "")
     assert project.ended(slow).result == "slow"
+
+
+HALF = """
+import os, time
+from mrq_core import task
+from tasks import note
+
+note("half")
+if not os.path.exists("quick"):
+    time.sleep(30)
+WHOLE = 1
+
+
+@task
+def works():
+    return WHOLE
+"""
+BETWEEN = "import half\nfrom half import *\n\ndef whole():\n    return half.WHOLE\n"
+BUILT = """
+{imports}
+from mrq_core import task
+
+
+@task
+def works():
+    return {value}
+"""
+
+
+def test_no_import_begins_beside_another_before_that_takes_long(project: Project) -> None:
+    """Together these take longer than the patience with one."""
+    project.write("half.py", HALF)
+    project.write("built.py", BUILT.format(imports="import half", value="half.WHOLE"))
+    project.write(
+        "mrq-config.py", "TASKS = {f'{name}.works': {'timeout': 1} for name in ('half', 'built')}\n"
+    )
+    jobs = [project.queue("half.works"), *[project.queue("built.works") for _ in range(4)]]
+    project.worker("--greenlets", "6")
+    assert {project.ended(job).status for job in jobs} == {Status.TIMEOUT}
+    assert project.ledger() == ["half"] * len(jobs)
+    project.write("quick", "")
+    assert project.ended(project.queue("built.works")).result == 1
+
+
+@pytest.mark.campaign
+@pytest.mark.parametrize(
+    ("imports", "value"), [("import half", "half.WHOLE"), ("from between import whole", "whole()")]
+)
+def test_what_is_built_on_a_module_whose_import_was_interrupted_is_imported_anew(
+    project: Project, imports: str, value: str
+) -> None:
+    project.write("half.py", HALF)
+    project.write("between.py", BETWEEN)
+    project.write("built.py", BUILT.format(imports=imports, value=value))
+    project.write("mrq-config.py", "TASKS = {'half.works': {'timeout': 5}}\n")
+    half, built = project.queue("half.works"), project.queue("built.works")
+    project.worker("--greenlets", "6")
+    until(project.ledger, what="the first import")
+    project.write("quick", "")
+    assert project.ended(half).status == Status.TIMEOUT
+    assert project.ended(built).result == 1
+    assert project.ended(project.queue("half.works")).result == 1
+    assert project.ledger() == ["half", "half"]
