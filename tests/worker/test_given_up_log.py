@@ -19,6 +19,14 @@ from mrq_core import task
 from tasks import note
 
 
+def sleep_on():
+    while True:
+        try:
+            time.sleep(60)
+        except BaseException:
+            pass
+
+
 @task
 def steady():
     note("steady")
@@ -29,11 +37,7 @@ def steady():
 @task(timeout=0.5)
 def swallows():
     note("swallows")
-    while True:
-        try:
-            time.sleep(60)
-        except BaseException:
-            pass
+    sleep_on()
 
 
 @task
@@ -59,11 +63,7 @@ def logs():
     logging.getLogger().addHandler(handler)
     handler.acquire()
     note("logs")
-    while True:
-        try:
-            time.sleep(60)
-        except BaseException:
-            pass
+    sleep_on()
 
 
 @task
