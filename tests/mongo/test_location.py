@@ -261,8 +261,8 @@ def test_a_prefix_that_is_given_counts_though_it_is_the_default() -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ("w=5", "cannot write with w=5 .*: correct w in MONGODB"),
-        ("w=datacenter", "cannot write with w=datacenter .*: correct w in MONGODB"),
+        ("w=5", "cannot write with w=5 .*: correct w in the URL"),
+        ("w=datacenter", "cannot write with w=datacenter .*: correct w in the URL"),
     ],
 )
 def test_an_option_with_which_each_call_fails_is_named(server_url: str, options: str, words: str) -> None:
