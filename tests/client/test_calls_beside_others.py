@@ -86,7 +86,7 @@ print(Queue("lines").size() > 0, Queue("default").size())
 def output_of(program: str, address: brokers.Address) -> str:
     """What the program prints. It has to end in time, and without a word on standard error."""
     done = subprocess.run(
-        [sys.executable, "-c", program],
+        [sys.executable, "-W", "ignore:This process:DeprecationWarning", "-c", program],  # that it forks
         env={**os.environ, "MRQ_BROKER": address.broker, "MRQ_STORE": address.store},
         capture_output=True, text=True, timeout=PATIENCE, check=False,
     )  # fmt: skip

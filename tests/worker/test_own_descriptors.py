@@ -47,7 +47,11 @@ os._exit(0)
 
 def test_the_descriptor_of_the_loop_may_change_beside_forked_children_and_may_not_be_replaced() -> None:
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM], capture_output=True, text=True, timeout=PATIENCE, check=False
+        [sys.executable, "-W", "ignore:This process:DeprecationWarning", "-c", PROGRAM],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
     )
     assert done.stderr == ""
     changed, replaced = done.stdout.splitlines()
