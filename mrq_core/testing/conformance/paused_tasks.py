@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import pytest
 
 from mrq_core.clock import after
 from mrq_core.contract.broker import Broker
 from mrq_core.contract.messages import Cancel, ChangeResult, Limit, Move, Requeue
 from mrq_core.contract.queries import JobFilter, QueuePosition
-from mrq_core.contract.record import Status
+from mrq_core.contract.record import JobRecord, Status
 from mrq_core.testing.clock import ManualClock
 from mrq_core.testing.conformance.base import (
     LEASE,
@@ -30,6 +32,12 @@ from mrq_core.testing.conformance.edits import edit
 
 PATH = "tests.tasks.Example"
 PAUSED = frozenset({PATH})
+
+
+def claimed_one_by_one(broker: Broker, limits: Mapping[str, Limit], *, calls: int) -> list[JobRecord]:
+    """The jobs of this number of claims, of one job each, while the task is paused."""
+    answers = [claim(broker, limits=limits, limit=1, paused_tasks=PAUSED) for _ in range(calls)]
+    return [record for answer in answers for record in answer.records]
 
 
 class PausedTaskContract(Contract):
@@ -141,11 +149,7 @@ class PausedTaskContract(Contract):
         [lost] = claim(broker, limits=limits).records
         free = put(broker, clock, limit_keys=("rule",), path="other.Task")
         lose(clock)
-        taken = [
-            record
-            for _ in range(2)
-            for record in claim(broker, limits=limits, limit=1, paused_tasks=PAUSED).records
-        ]
+        taken = claimed_one_by_one(broker, limits, calls=2)
         assert [record.id for record in taken] == [free]
         assert settle(broker, taken[0], ttl=100.0)
         clock.advance(1)
@@ -216,11 +220,7 @@ class PausedTaskContract(Contract):
         limits = {"rule": Limit(concurrency=1)}
         paused = put(broker, clock, limit_keys=("rule",))
         free = put(broker, clock, limit_keys=("rule",), path="other.Task")
-        taken = [
-            record
-            for _ in range(3)
-            for record in claim(broker, limits=limits, limit=1, paused_tasks=PAUSED).records
-        ]
+        taken = claimed_one_by_one(broker, limits, calls=3)
         assert [record.id for record in taken] == [free]
         assert settle(broker, taken[0], ttl=100.0)
         assert take(broker, limits=limits) == [paused]
