@@ -247,9 +247,8 @@ class Settler:
     def _is_settled_as_failed(self, execution: Execution, error: Exception) -> bool:
         """Settles as failed what cannot be stored, though the broker answers other calls. False: the error
         may pass, so the execution is kept, and tried again later. Raises BrokerUnavailable."""
-        tries = self._at_fault.get(execution, 0) + self._is_answering()
-        if _may_pass(error):
-            self._at_fault[execution] = tries
+        tries = self._counted(execution) if _may_pass(error) else None
+        if tries is not None:
             _log.error(
                 "settle.failed id=%s: the outcome of this job cannot be stored now error=%s",
                 *(execution.record.id, shown_error(error)),
@@ -264,9 +263,10 @@ class Settler:
         except BrokerUnavailable:
             raise
         except Exception as another:
-            if _may_pass(another) and tries < 2 * _TRIES_ALONE:
-                self._at_fault[execution] = tries
-                return False
+            if _may_pass(another):
+                tries = self._counted(execution) if tries is None else tries
+                if tries < 2 * _TRIES_ALONE:
+                    return False
             # The lease expires and the job is claimed again: nothing is lost.
             _log.exception("settle.given_up id=%s", execution.record.id)
             self._executions.remove([execution])
@@ -276,6 +276,11 @@ class Settler:
             self._ended_lines.log(execution.context, outcome)
         self._finish([execution], [outcome], accepted)
         return True
+
+    def _counted(self, execution: Execution) -> int:
+        """The failed tries of the execution with this one, which counts if the broker answers other calls."""
+        tries = self._at_fault[execution] = self._at_fault.get(execution, 0) + self._is_answering()
+        return tries
 
     def _is_answering(self) -> bool:
         """Whether a call of the broker that concerns no outcome succeeds."""
