@@ -17,6 +17,7 @@ from mrq_core.worker.executions import Execution, batches
 from mrq_core.worker.guards.guarded_log import GuardedLog
 from mrq_core.worker.guards.native import Mailbox
 from mrq_core.worker.interrupts import lost_interrupt
+from mrq_core.worker.standby import TrialLater
 from mrq_core.worker.watchdog import GRACE
 from mrq_core.worker.worker_state import WorkerState
 
@@ -59,6 +60,9 @@ class LeaseKeeper:
         error: Exception | None = None
         try:
             self._renew(broker(), now)
+        except TrialLater:
+            self._due = monotonic() + min(_RETRY, self._pause)
+            return
         except Exception as raised:
             error = raised
         self._due = monotonic() + (self._pause if error is None else min(_RETRY, self._pause))

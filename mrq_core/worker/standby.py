@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Protocol
 
 from mrq_core.clock import monotonic
@@ -28,18 +29,23 @@ class Duty(Protocol):
 
     def perform(self, now: float, broker: Callable[[], Broker]) -> None:
         """Does what is due at this monotonic time. Called about every TICK seconds. `broker` returns the
-        thread's broker, and opens it first if needed: raises what opening raises, and
-        BrokerUnavailable during an outage."""
+        thread's broker, and opens it first if needed: raises what opening raises, and TrialLater during an
+        outage, except at the moments of this duty's trials."""
+
+
+class TrialLater(BrokerUnavailable):
+    """The broker was away when it was last called. It has not been called now: that says nothing new."""
 
 
 class Standby:
-    """The thread and its broker."""
+    """The thread and its broker. The first duty is urgent, and gets a turn after each other duty, because a
+    call of a broker that does not answer takes BROKER_TIMEOUT."""
 
     def __init__(self, state: WorkerState, duties: Sequence[Duty]) -> None:
         self._state = state
-        self._duties = duties
         self._broker: Broker | None = None
-        self._next_trial = self._trial_ends = self._outage_began = 0.0
+        first, *others = [(duty, _Trials(state)) for duty in duties]
+        self._turns = [turn for other in others for turn in (first, other)] or [first]
         self._loop = NativeLoop(self._perform_all, first_pause=TICK, finish=self._close)
 
     def start(self) -> None:
@@ -51,29 +57,37 @@ class Standby:
         self._loop.stop()
 
     def _perform_all(self) -> float:
-        now = monotonic()
-        for duty in self._duties:
-            duty.perform(now, self._opened)
+        for duty, trials in self._turns:
+            duty.perform(monotonic(), partial(self._opened, trials))
         return TICK
 
-    def _opened(self) -> Broker:
+    def _opened(self, trials: _Trials) -> Broker:
         if self._state.outage.is_on:
-            self._wait_with_the_hub(monotonic())
+            trials.wait_with_the_hub(monotonic())
         if self._broker is None:
             self._broker = self._state.open_broker()
         return self._broker
 
-    def _wait_with_the_hub(self, now: float) -> None:
-        """Raises BrokerUnavailable except at random moments: many workers must not come back at once."""
-        outage = self._state.outage
-        is_new = self._outage_began != outage.began
-        if is_new or now >= self._next_trial:
-            self._trial_ends = 0.0 if is_new else now + 2 * TICK
-            self._outage_began = outage.began
-            self._next_trial = now + min(random.uniform(LEAST, MOST), self._state.config.lease / 3)
-        if now >= self._trial_ends:
-            raise BrokerUnavailable("the broker is away; the next trial comes later")
-
     def _close(self) -> None:
         if self._broker is not None:
             self._broker.close()
+
+
+class _Trials:
+    """When one duty calls a broker that is away. Each has times of its own: another one's call says nothing
+    of this duty's, as where one of two servers is away, and does not take its turn."""
+
+    def __init__(self, state: WorkerState) -> None:
+        self._state = state
+        self._next = self._ends = self._outage_began = 0.0
+
+    def wait_with_the_hub(self, now: float) -> None:
+        """Raises TrialLater except at random moments: many workers must not come back at once."""
+        began = self._state.outage.began
+        is_new = self._outage_began != began
+        if now >= self._next:
+            self._ends = 0.0 if is_new else now + 2 * TICK
+            self._next = now + min(random.uniform(LEAST, MOST), self._state.config.lease / 3)
+        self._outage_began = began
+        if now >= self._ends:
+            raise TrialLater("the broker is away; the next trial comes later")

@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from types import ModuleType
 
@@ -195,6 +196,33 @@ def test_the_lease_keeper_renews_each_kind_in_one_call_and_notices_lost_claims(b
         standby.stop()
         keeper.close()
     assert [execution.lost for execution in [*jobs, *parameters]] == [False, False, False, True, False]
+
+
+class Asking:
+    """A duty that asks for the broker all the time, and finds it away."""
+
+    def perform(self, now: float, broker: Callable[[], Broker]) -> None:
+        with suppress(BrokerUnavailable):
+            broker()
+
+
+def test_leases_are_renewed_while_other_calls_find_the_broker_away(bench: Bench) -> None:
+    """As where one of two servers is away, which has no part in renewals."""
+    [job] = bench.hold_jobs(1)
+    keeper = LeaseKeeper(bench.state)
+    standby = Standby(bench.state, [keeper, Asking()])
+    bench.state.outage.failed("poll", BrokerUnavailable("away"))
+    standby.start()
+    try:
+        for number in range(12):
+            began = time.monotonic()
+            until(lambda number=number: len(bench.broker.calls) > number)  # type: ignore[misc]
+            assert time.monotonic() - began < LEASE
+            assert bench.state.outage.steps == {"poll"}  # what works says nothing of what does not
+    finally:
+        standby.stop()
+        keeper.close()
+    assert not job.lost
 
 
 def test_the_settler_settles_each_kind_in_one_call(bench: Bench, settler: Settler) -> None:
