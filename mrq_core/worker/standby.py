@@ -74,7 +74,7 @@ class Standby:
 
 
 class _Trials:
-    """When one duty calls a broker that is away. Each has times of its own: another one's call says nothing
+    """When one duty calls a broker that is away. Each has separate times: another one's call says nothing
     of this duty's, as where one of two servers is away, and does not take its turn."""
 
     def __init__(self, state: WorkerState) -> None:
