@@ -43,13 +43,15 @@ _ON_EACH = frozenset(
 _ON_FIRST = frozenset(
     {
         *("test_fork_server", "test_giving_up", "test_hostile_code", "test_hostile_plugins", "test_imports"),
+        "test_native_threads",
         *("test_log_handlers", "test_odd_values", "test_process_end", "test_solo", "test_solo_log"),
         "test_stray_exceptions",
         *("test_processes", "test_processes_starting", "test_processes_surroundings", "test_surroundings"),
         "test_swallowed_interrupts",
     }
 )
-"""Modules that run on the first of PER_COMMIT: their tests take seconds, and hardly depend on the broker."""
+"""Modules that run on the first of PER_COMMIT: their tests take seconds, and hardly depend on the broker, or
+mostly on SQLite."""
 _VARIANTS = 2
 """The number of variants of a test of the worker in the usual run: each of them starts processes."""
 

@@ -74,7 +74,7 @@ class Client:
             plugins = Plugins(config)
         self.plugins = plugins
         opened = broker or open_broker(config, self.plugins)
-        self._brokers = ThreadBrokers(opened, lambda: open_broker(config, self.plugins))
+        self._brokers = ThreadBrokers(opened, lambda: open_broker(config, self.plugins, again=True))
         self._is_kept_open = False
         self._options: dict[str | int, LoadedTask] = {}
         self._kept_tasks: list[TaskLike] = []

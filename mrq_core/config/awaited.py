@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterable, Iterator, Mapping
 from types import FrameType
 from typing import Any
+from weakref import ref
 
 _IMPORTS = "<frozen importlib._bootstrap>"
 
@@ -82,36 +83,50 @@ class SpawnMark:
     threads are greenlets.
 
     The mark is the dict `spawn_tree_locals`, which a greenlet of gevent has from the greenlet that spawns it.
+
+    The greenlet is held weakly. When a native thread ends, greenlet frees the main greenlet of the thread if
+    nothing that `gc.get_referrers` finds holds it, and a holder that another thread just collects is not
+    found: the process then dies of a segmentation fault.
     """
 
     def __init__(self) -> None:
-        self.greenlet = current_greenlet()
-        """None: greenlets are not loaded yet, so all are spawned later."""
-        self._before: dict[str, object] | None = getattr(self.greenlet, "spawn_tree_locals", None)
+        greenlet = current_greenlet()
+        self._is_known = greenlet is not None
+        """Whether greenlets are loaded already. If not, all are spawned later."""
+        self._reference = ref(greenlet) if self._is_known else None
+        self._before: dict[str, object] | None = getattr(greenlet, "spawn_tree_locals", None)
         self._locals = dict(self._before or {})
+
+    @property
+    def greenlet(self) -> Any:
+        """The greenlet that spawns. None: greenlets were not loaded when the mark was made, or it is gone."""
+        return None if self._reference is None else self._reference()
 
     def spawner(self) -> Any:
         """The greenlet that spawns. To be called in the same native thread."""
-        return self.greenlet or main_greenlet()
+        return self.greenlet if self._is_known else main_greenlet()
 
     def set(self) -> None:
         """From now on, greenlets get the mark."""
-        if self.greenlet is not None:
+        if self._is_known:
             self.greenlet.spawn_tree_locals = self._locals
 
     def remove(self) -> None:
         """The next greenlets get no mark."""
+        greenlet = self.greenlet
+        if greenlet is None:
+            return
         if self._before is not None:
-            self.greenlet.spawn_tree_locals = self._before
-        elif hasattr(self.greenlet, "spawn_tree_locals"):
-            del self.greenlet.spawn_tree_locals
+            greenlet.spawn_tree_locals = self._before
+        elif hasattr(greenlet, "spawn_tree_locals"):
+            del greenlet.spawn_tree_locals
 
     def is_on_caller(self) -> bool:
         """Whether the calling greenlet has the mark. To be called in the same native thread."""
         here = found = current_greenlet()
         spawner = self.spawner()
         while found is not None and found is not spawner:
-            if self.greenlet is not None and hasattr(found, "spawn_tree_locals"):
+            if self._is_known and hasattr(found, "spawn_tree_locals"):
                 return found.spawn_tree_locals is self._locals
             if hasattr(found, "spawning_greenlet"):
                 found = found.spawning_greenlet and found.spawning_greenlet()

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from types import FrameType
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mrq_core.clock import monotonic
 from mrq_core.config.awaited import SpawnMark, awaits
@@ -92,6 +92,18 @@ def loading(what: Loading) -> Iterator[None]:
         _loaders.pop(key, None)
 
 
+@contextmanager
+def loading_again(what: Loading) -> Iterator[None]:
+    """Marks the code of the block as being loaded in this thread, where the same code was loaded before for
+    another thread. Waits for no one: short native threads may come and go in large numbers."""
+    before = is_loading.get()
+    try:
+        is_loading.set(what)
+        yield
+    finally:
+        is_loading.set(before)
+
+
 def loaded_now() -> Loading | None:
     """What this code is loaded for. Also in a thread or greenlet for which the loaded code waits."""
     code = is_loading.get()
@@ -138,7 +150,7 @@ class LoadWait:
             self._checked = now
             refuse_while_loading(self._wanted)
             self._refuse_after_patience(now)
-        time.sleep(0.002)
+        _sleep(0.002)
 
     def _refuse_after_patience(self, now: float) -> None:
         loader = next(iter(_loaders_elsewhere()), None)
@@ -161,6 +173,16 @@ class LoadWait:
                 "and does not end, or waits for this thread. If it waits, call mrq in a function that is "
                 "called later, such as a task or a hook"
             )
+
+
+def _sleep(seconds: float) -> None:
+    """Lets other greenlets of the thread run, if it has some. `time.sleep` of gevent would give a native
+    thread a hub, and gevent may hang when many threads with hubs begin and end."""
+    gevent: Any = sys.modules.get("gevent.monkey")
+    if gevent is None or sys.modules["gevent._hub_local"].get_hub_if_exists() is not None:
+        time.sleep(seconds)
+    else:
+        gevent.get_original("time", "sleep")(seconds)
 
 
 def refuse_while_loading(wanted: str) -> None:

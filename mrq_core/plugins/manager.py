@@ -27,7 +27,7 @@ from mrq_core.clock import Clock, SystemClock
 from mrq_core.composed import ComposedBroker
 from mrq_core.config.hidden import explained
 from mrq_core.config.importing import forgetting_interrupted
-from mrq_core.config.loading import Loading, loading
+from mrq_core.config.loading import Loading, loading, loading_again
 from mrq_core.config.secrets import hide_login, hide_password
 from mrq_core.config.settings import Config
 from mrq_core.contract.broker import Broker
@@ -381,10 +381,12 @@ def open_broker(
     *,
     run_blocking: RunBlocking = run_directly,
     clock: Clock | None = None,
+    again: bool = False,
 ) -> Broker:
     """Opens the configured broker, without connecting: of one driver, or of two drivers if STORE names
-    another driver for the records. Raises ConfigError."""
-    with loading(Loading("the driver of the broker", config)):
+    another driver for the records. `again`: this process has opened it before, and another native thread
+    needs its own. Raises ConfigError."""
+    with (loading_again if again else loading)(Loading("the driver of the broker", config)):
         try:
             with forgetting_interrupted():
                 return _opened(config, plugins, run_blocking, clock)

@@ -401,3 +401,23 @@ def test_every_command_refuses_a_config_file_that_configures_the_process(
     )  # fmt: skip
     assert done.returncode == 2, done.stderr
     assert "failed, line 3: ConfigError: the configuration was asked for while" in done.stderr
+
+
+def test_the_mark_of_loaded_code_keeps_no_greenlet() -> None:
+    """A process dies of a segmentation fault if a collection finds a mark that holds the main greenlet of a
+    thread that has ended."""
+    code = """
+import sys
+import greenlet
+from mrq_core.config.awaited import SpawnMark
+before = sys.getrefcount(greenlet.getcurrent())
+mark = SpawnMark()
+mark.set()
+mark.remove()
+assert mark.spawner() is mark.greenlet is greenlet.getcurrent()
+print(sys.getrefcount(greenlet.getcurrent()) - before)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.stdout, done.stderr) == ("0\n", "")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -15,6 +16,9 @@ import pytest
 from mrq_core.contract.messages import Wanted
 from mrq_core.contract.queries import JobFilter
 from mrq_core.contract.record import Status
+from mrq_core.embedded.server import descriptors
+from mrq_core.embedded.server.files import Identity, identity
+from mrq_core.embedded.server.pool import Pool
 from tests.embedded.kit import claim, job, open_broker, succeed
 
 ROOT = Path(__file__).parents[2]
@@ -290,3 +294,45 @@ def test_a_process_whose_descriptors_other_files_have_got_is_refused_and_writes_
     with closing(open_broker(path)) as broker:
         assert broker.enqueue([job()])[0].created
         assert broker.totals().by_status() == {Status.QUEUED: 2}
+
+
+def test_a_connection_that_another_thread_closes_while_it_is_examined_has_not_lost_its_descriptors(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Other files get its numbers at once. A process may open and close connections all the time."""
+    path = tmp_path / "jobs"
+    files: list[int] = []
+    is_closed: list[bool] = []
+
+    def close_first(file: str | int) -> Identity:
+        if isinstance(file, int) and not is_closed:
+            is_closed.append(True)
+            other.close()
+            files.extend(os.open(tmp_path, os.O_RDONLY) for _ in range(20))
+        return identity(file)
+
+    with closing(open_broker(path)) as broker, closing(open_broker(path)) as other:
+        other.enqueue([job()])
+        other.counts(["q"])
+        monkeypatch.setattr(descriptors, "identity", close_first)
+        pool = Pool(str(path))
+        pool.refuse_if_cut_off()
+        monkeypatch.undo()
+        assert len(files) == 20
+        assert broker.counts(["q"])[0].waiting == 1
+    for number in files:
+        os.close(number)
+
+
+def test_connections_may_end_while_a_process_leaves_those_that_are_not_its_own() -> None:
+    class Ending(descriptors.Descriptors):
+        def may_be_closed(self) -> bool:
+            connections.clear()
+            return True
+
+    connections = {
+        sqlite3.connect(":memory:", check_same_thread=False): Ending((None, None, None), {}) for _ in range(3)
+    }
+    for connection in connections:
+        connection.close()
+    descriptors.leave_where_not_own(connections)  # type: ignore[arg-type]

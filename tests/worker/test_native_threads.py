@@ -88,6 +88,33 @@ def natively(number: int):
     while len(ids) < number:
         time.sleep(0.01)
     return ids
+
+
+@task(timeout=60)
+def short_threads(number: int):
+    sizes = []
+
+    def size():
+        sizes.append(Queue("other").size())
+
+    def start_many():
+        for _ in range(number):
+            get_original("_thread", "start_new_thread")(size, ())
+            get_original("time", "sleep")(0.002)
+
+    for _ in range(3):
+        get_original("_thread", "start_new_thread")(start_many, ())
+    while len(sizes) < 3 * number:
+        time.sleep(0.01)
+    return set(sizes) == {0}
+
+
+@task(timeout=60)
+def opens_files(job: str):
+    while Job(job).fetch().status in ("queued", "started"):
+        for _ in range(100):
+            with open("/dev/null"), open("/dev/zero"):
+                time.sleep(0.001)
 """
 
 
@@ -102,6 +129,18 @@ def test_native_threads_of_a_job_use_the_client_beside_the_worker(project: Proje
         assert isinstance(record.result, list)
         made = [project.ended(str(one)) for one in record.result]
         assert [(one.status, one.claims) for one in made] == [(Status.SUCCESS, 1)] * 10
+
+
+def test_many_short_native_threads_use_the_client_beside_jobs_that_open_files(project: Project) -> None:
+    project.write("threads.py", TASKS)
+    job = project.queue("threads.short_threads", {"number": 200})
+    others = [project.queue("threads.opens_files", {"job": job}) for _ in range(3)]
+    worker = project.work_off("--greenlets", "4")
+    assert project.ended(job).result is True, worker.output
+    for other in others:
+        record = project.ended(other)
+        assert record.status is Status.SUCCESS, record.traceback
+    assert "Traceback" not in worker.output
 
 
 def test_a_job_that_fills_the_threads_of_the_hub_keeps_the_worker_from_nothing(project: Project) -> None:

@@ -91,9 +91,10 @@ def leave(*connections: object) -> None:
     _left.extend(connections)
 
 
-def leave_where_not_own(connections: Mapping[sqlite3.Connection, Descriptors]) -> None:
+def leave_where_not_own(connections: dict[sqlite3.Connection, Descriptors]) -> None:
     """Leaves connections that may not be closed. Their pool is gone, or the process exits."""
-    left = [connection for connection, own in connections.items() if not own.may_be_closed()]
+    # A copy: other threads, and the garbage collection of this one, may end connections meanwhile.
+    left = [connection for connection, own in connections.copy().items() if not own.may_be_closed()]
     if left:
         _left.extend(left)
         _keep_for_ever()

@@ -18,6 +18,7 @@ import os
 import sqlite3
 import weakref
 from collections import deque
+from collections.abc import Iterator
 from contextlib import suppress
 
 from mrq_core.clock import monotonic
@@ -266,13 +267,21 @@ class Pool:
         """If another file has got a descriptor, leaves all connections of this process to the database as
         they are."""
         pools = _pools_at(self.path)
-        taken = {own.database for one in pools for own in one._descriptors() if own.are_taken()}
+        taken = {database for one in pools for database in one._taken()}
         _cut_off.update(taken)
         for pool in pools:
             if pool._files is not None and pool._files[0] in taken:
-                leave(*pool._open_ones)
+                leave(*list(pool._open_ones))
                 pool._open_ones.clear()
                 pool.idle = deque()
+
+    def _taken(self) -> Iterator[Identity]:
+        """The databases of connections of which another file has got a descriptor."""
+        for connection, own in self._open_ones.copy().items():
+            # Another thread may close the connection meanwhile, so that its numbers are free: it is taken
+            # out before.
+            if own.are_taken() and self._open_ones.get(connection) is own and own.database is not None:
+                yield own.database
 
     def _lost(self) -> BrokerLost:
         return BrokerLost(
@@ -290,7 +299,7 @@ class Pool:
             _cut_off.add(self._files[0])
         # A child may neither use nor close connections of its parent (sqlite.org/howtocorrupt.html,
         # "carrying an open database connection across a fork").
-        leave(*self._open_ones)
+        leave(*list(self._open_ones))
         self._open_ones.clear()
         self.idle, self._lent = deque(), deque()
         self._pid, self._files = os.getpid(), None
