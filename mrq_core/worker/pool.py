@@ -12,6 +12,7 @@ from gevent.queue import SimpleQueue
 
 from mrq_core.clock import monotonic
 from mrq_core.worker.executions import Execution
+from mrq_core.worker.guards import forking
 from mrq_core.worker.guards.guarded_log import GuardedLog
 
 _SHORT = 0.001
@@ -113,6 +114,7 @@ class GreenletPool:
                 is_clean = contextvars.copy_context().run(self._run, execution)
                 is_fresh = is_clean and monotonic() - started < _SHORT
             except BaseException as error:
+                forking.end_if_child()
                 is_fresh = False
                 _log.error("greenlet.broke id=%s: another one goes on", execution.record.id, exc_info=error)
             self._idle += 1

@@ -147,6 +147,12 @@ class Worker:
         if self._parent is not None:
             self._parent.obey(self._stopping, self._state.executions)
         guard_process(self._tracing)
+        try:
+            return self._run_guarded(admin, exits_after=exits_after)
+        finally:  # last: observers, and handlers of the last line, may leave greenlets behind, and fork
+            release_process(exits_after=exits_after)
+
+    def _run_guarded(self, admin: AdminServer | None, *, exits_after: bool) -> int:
         self._standby.start()
         self._watchdog.start()
         finalizers.watch.add(gevent.getcurrent())
@@ -197,8 +203,6 @@ class Worker:
             partial(self._state.set_status, "stop"),
             self._state.broker.close,
             partial(self._stopping.restore_signals, ignores_later=exits_after),
-            # Last: observers of the status may leave greenlets behind, and fork.
-            partial(release_process, keeps_hub=exits_after),
         ]
         broken = [step for step in steps if not self._runs_through(step)]
         return not broken

@@ -28,9 +28,10 @@ def guard_process(tracing: IoTracing | None) -> None:
     keep_loops_apart()
 
 
-def release_process(*, keeps_hub: bool) -> None:
-    """Takes back what would outlast the worker in a program that goes on. `keeps_hub`: the process ends now,
-    and greenlets that are left in it do not change its exit code."""
-    if not keeps_hub:
+def release_process(*, exits_after: bool) -> None:
+    """Takes back what would outlast the worker in a program that goes on. `exits_after`: the process exits
+    now; greenlets that are left in it do not change its exit code, and what exit handlers of tasks fork ends
+    where they end."""
+    if not exits_after:
         release_hub()
-    forking.leave_worker()
+        forking.leave_worker()

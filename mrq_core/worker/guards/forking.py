@@ -6,8 +6,9 @@ which only the task's greenlet and the greenlets that it starts run, the default
 handlers of the worker. Locks, queues and events that know the worker's hub use the new one from then on, and
 wake no greenlet of the worker.
 
-The child ends where the code that forked ends: the task (`end_if_child`), the greenlet or the function of a
-pool's thread. Its exit code is that of a Python program that ends in the same way.
+The child ends where the code that forked ends: the task (`end_if_child`), the greenlet, the function of a
+pool's thread, or what mrq's own code has called or Python has run amid it, such as a log handler, a hook or a
+finalizer. Its exit code is that of a Python program that ends in the same way.
 """
 
 from __future__ import annotations
@@ -20,8 +21,9 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
-from types import FrameType, TracebackType
+from types import CodeType, FrameType, FunctionType, MethodType, TracebackType
 from typing import Any, NoReturn
+from weakref import finalize
 
 import gevent
 import gevent.os
@@ -55,10 +57,13 @@ _PACKAGES_OF_WORKER = frozenset(
     {"mrq_core", "mrq_broker_redis", "mrq_broker_mongo", "gevent", "pluggy", "redis", "pymongo", "bson"}
 )
 _MODULES_OF_FORKS = frozenset({__name__, "gevent.os", "gevent.subprocess"})
-_MODULES_THAT_END_CHILDREN = frozenset({ThreadResult.__module__, "pluggy._callers"})
-"""The callers of functions in threads, and of hooks: the child ends when these have ended."""
+_MODULE_OF_THREADS = ThreadResult.__module__
+"""That of the caller of functions in threads: the child ends when the function has ended."""
+_FINALIZE = finalize.__call__.__code__
 _raised: BaseException | None = None
-"""The exception with which the code ends that has interrupted the worker's own."""
+"""The exception with which the code ends that mrq's own code has called."""
+_callers: dict[int, FrameType] = {}
+"""The frames of mrq's own code, by their ids, to which no child may return."""
 
 
 def enter_worker() -> None:
@@ -198,13 +203,15 @@ def _in_child() -> None:
     forget_imports()
     _start_hub()
     follow_hub(lambda one: type(one) is _LeftHub)
-    _end_with_interrupting_code()
+    _end_with_called_code()
     _in_parent()
 
 
-def _end_with_interrupting_code() -> None:
-    """If a finalizer has forked, or other code that interrupts the worker's own, such as a signal handler:
-    ends the process when it returns. What it returns to must not run here."""
+def _end_with_called_code() -> None:
+    """If other code than that of a job has forked: ends the process when this code returns to mrq's own code,
+    which must not run here. mrq calls such code (log handlers, hooks, strategies), or Python runs it amid
+    mrq's code (finalizers, signal handlers, trace functions)."""
+    interrupting = _codes_that_interrupt()
     inner: FrameType | None = None
     frame = sys._getframe().f_back
     while frame is not None:
@@ -213,22 +220,34 @@ def _end_with_interrupting_code() -> None:
             frame = frame.f_back
             continue
         if module.partition(".")[0] in _PACKAGES_OF_WORKER:
-            if current_context.get() is not None or module in _MODULES_THAT_END_CHILDREN:
-                return
+            context = current_context.get()
+            if module == _MODULE_OF_THREADS or (context is not None and context.in_code):
+                return  # where this code ends, the child ends
             break
         inner, frame = frame, frame.f_back
-        if inner.f_code.co_name == "__del__":
+        if inner.f_code.co_name == "__del__" or inner.f_code in interrupting:
             break
-    if inner is not None:
-        inner.f_trace = _end_on_return
-        sys.settrace(_trace_nothing)
+    if inner is None:
+        return
+    inner.f_trace = _end_on_return
+    while frame is not None:
+        _callers[id(frame)] = frame
+        frame.f_trace = _end_at_once
+        frame = frame.f_back
+    sys.settrace(_end_before_call)
 
 
-def _trace_nothing(frame: FrameType, event: str, value: Any) -> None:
-    """Called for each new frame, of which none is traced."""
+def _codes_that_interrupt() -> set[CodeType]:
+    """The code that Python runs amid any other: amid that of another job, too. That of the callback of a weak
+    reference is not known."""
+    callables: list[Any] = [signal.getsignal(number) for number in signal.valid_signals()]
+    callables += [*gc.callbacks, sys.gettrace(), sys.getprofile()]
+    functions = [one.__func__ if type(one) is MethodType else one for one in callables]
+    return {_FINALIZE, *(one.__code__ for one in functions if type(one) is FunctionType)}
 
 
 def _end_on_return(frame: FrameType, event: str, value: Any) -> Any:
+    """Follows the outermost frame of the code that was called."""
     global _raised
     if event == "exception":
         _raised = value[1]
@@ -238,6 +257,18 @@ def _end_on_return(frame: FrameType, event: str, value: Any) -> Any:
         sys.settrace(None)
         _end(_raised)
     return _end_on_return
+
+
+def _end_at_once(frame: FrameType, event: str, value: Any) -> NoReturn:
+    """Called where a frame of mrq's own code goes on: Python follows no frame of a trace function."""
+    sys.settrace(None)
+    _end(None)
+
+
+def _end_before_call(frame: FrameType, event: str, value: Any) -> None:
+    """Called for each new frame. Only one that mrq's own code has called matters."""
+    if id(frame.f_back) in _callers:
+        _end_at_once(frame, event, value)
 
 
 def _start_hub() -> None:
