@@ -14,6 +14,7 @@ from typing import Any
 from mrq_core.config.cores import available_cores
 from mrq_core.config.secrets import HIDDEN, hide_login, hide_secrets
 from mrq_core.config.source_file import ConfigFile
+from mrq_core.contract.folders import Folders
 from mrq_core.contract.signal_errors import refuse_to_wrap
 from mrq_core.errors import type_name
 
@@ -261,6 +262,8 @@ class Config:
     """The config file as it was read, with its absolute path."""
     sources: Mapping[str, str] = field(default_factory=dict)
     """The source of each value by its upper-case name. Defaults are left out."""
+    folders: Folders = field(default_factory=Folders.now, compare=False, repr=False)
+    """What relative paths start from."""
 
     def as_dict(self) -> dict[str, object]:
         """All values by upper-case name: settings, and other names of the config file."""

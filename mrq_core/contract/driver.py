@@ -8,6 +8,7 @@ from typing import Protocol, TypeVar
 
 from mrq_core.clock import Clock, SystemClock
 from mrq_core.contract.broker import Broker
+from mrq_core.contract.folders import Folders
 from mrq_core.contract.pair import JobQueue, JobStore
 
 T = TypeVar("T")
@@ -39,6 +40,7 @@ class Opening:
     clock: Clock = field(default_factory=SystemClock)
     run_blocking: RunBlocking = run_directly
     timeout: float = 10.0
+    folders: Folders = field(default_factory=Folders.now)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -415,6 +415,7 @@ def _opened(config: Config, plugins: Plugins, run_blocking: RunBlocking, clock: 
             clock=clock or SystemClock(),
             run_blocking=run_blocking,
             timeout=config.broker_timeout,
+            folders=config.folders,
         )
 
     driver, url = plugins.driver_for(config.broker)

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import os
 import socket
-from dataclasses import fields
+from dataclasses import fields, replace
+from pathlib import Path
 
 import pytest
 
 from mrq_core.config.secrets import hide_password, looks_secret
 from mrq_core.config.settings import SETTINGS, Config, default_of, flag_of
+from mrq_core.config.urls import url_and_prefix
+from mrq_core.contract.driver import Opening
 
-NOT_SETTINGS = {"user", "module", "sources", "file"}
+NOT_SETTINGS = {"user", "module", "sources", "file", "folders"}
 
 
 @pytest.mark.parametrize("name", sorted(SETTINGS))
@@ -145,3 +148,34 @@ def test_the_name_of_a_worker_ends_with_its_host_and_process() -> None:
     assert Config().worker_name(os.getpid()) == f"{socket.gethostname()}.{os.getpid()}"
     assert Config(name="w1").worker_name(5) == f"w1.{socket.gethostname()}.5"
     assert Config(name=socket.gethostname()).worker_name(5) == f"{socket.gethostname()}.5"
+
+
+def test_relative_paths_start_from_the_folders_of_the_moment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "other").mkdir()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    config = Config()
+    monkeypatch.chdir("other")
+    monkeypatch.setenv("HOME", "/elsewhere")
+    folders = replace(config, redis_prefix="other").folders
+    assert folders.absolute("a/b") == f"{tmp_path}/a/b"
+    assert folders.absolute("../a") == f"{tmp_path.parent}/a"
+    assert folders.absolute("/a/b") == "/a/b"
+    assert folders.absolute("~/a") == f"{tmp_path}/home/a"
+    assert folders.absolute("~") == f"{tmp_path}/home"
+    url, prefix = url_and_prefix(
+        Opening(
+            settings={},
+            url="rediss://a:b%3F@h?ssl_ca_certs=c%20d.pem&ssl_certfile=/e&db=1&tlsCAFile=f&prefix=p#g",
+            folders=folders,
+        ),
+        "REDIS",
+        "REDIS_PREFIX",
+    )
+    assert prefix == "p"
+    assert url == (
+        f"rediss://a:b%3F@h/?ssl_ca_certs={tmp_path}/c%20d.pem&ssl_certfile=/e&db=1&tlsCAFile={tmp_path}/f#g"
+    )
+    assert Config() == config  # where a process is does not tell configurations apart

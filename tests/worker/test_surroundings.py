@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from pathlib import Path
 
 import pytest
 
 from mrq_core.contract.record import Status
-from tests.support import Project, until
+from tests.support import Project, open_project, until
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may change its user")
 
@@ -933,3 +934,47 @@ def test_later_jobs_are_imported_after_a_task_has_cleared_the_path(project: Proj
     later = [project.queue(f"{name}.runs") for name in ("first", "second")]
     worker = project.work_off()
     assert [project.ended(job).result for job in later] == [1, 1], worker.output
+
+
+def test_a_relative_path_of_the_database_does_not_follow_the_tasks(tmp_path: Path) -> None:
+    """Native threads of a worker, and those of tasks, open the database later than the hub."""
+    with open_project(tmp_path, f"sqlite:///{tmp_path}/jobs.sqlite3") as project:
+        project.write("tasks.py", RELATIVE)
+        (tmp_path / "other").mkdir()
+        jobs = [project.queue(f"tasks.{name}") for name in ("away", "once", "native")]
+        worker = project.work_off("--broker", "sqlite:///jobs.sqlite3", "--lease", "0.6", "--greenlets", "3")
+        records = [project.ended(job) for job in jobs]
+        assert [(one.status, one.claims) for one in records] == [(Status.SUCCESS, 1)] * 3, worker.output
+        assert project.client.fetch(str(records[2].result)).path == "tasks.later"
+        assert not list((tmp_path / "other").iterdir())
+
+
+RELATIVE = """
+import os
+import time
+
+import gevent
+from mrq_core import queue_job, task
+
+here = os.getcwd()
+
+
+@task
+def away():
+    os.environ["HOME"] = os.path.join(here, "other")
+    os.chdir("other")
+    time.sleep(1.5)
+    os.chdir(here)
+
+
+@task(at_most_once=True)
+def once():
+    time.sleep(1.5)
+
+
+@task
+def native():
+    while os.getcwd() == here:
+        time.sleep(0.01)
+    return gevent.get_hub().threadpool.apply(queue_job, ("tasks.later",), {"queue": "later"})
+"""

@@ -38,7 +38,7 @@ def path_of(opening: Opening) -> str:
             "and processes can open"
         )
     try:
-        return os.path.abspath(os.path.expanduser(path))
+        return opening.folders.absolute(path)
     except OSError as error:
         raise ConfigError(
             f"the path {path!r} of the embedded broker's file is relative, and the working directory is gone "
