@@ -18,6 +18,8 @@ _HISTORIES = {
     "test_totals_and_queues_are_right_after_a_random_history": 2,
 }
 """Tests whose variants are seeds, and how many of them run."""
+_COUNTS = "test_the_numbers_of_a_count_that_goes_on_from_its_cursor_add_up"
+"""A test of many variants, of which about a third run on each broker."""
 _SAME_CODE = frozenset(
     {
         "test_a_metric_that_cannot_be_added_up_is_refused_with_its_whole_call",
@@ -34,7 +36,7 @@ _SAME_CODE = frozenset(
         "test_names_are_only_names",
         "test_other_keys_are_other_keys",
         "test_params_come_back_as_they_were",
-        "test_the_numbers_of_a_count_that_goes_on_from_its_cursor_add_up",
+        _COUNTS,
     }
 )
 """Tests whose variants are values that go the same way through the code. About a third of them run."""
@@ -86,14 +88,28 @@ _ONE_VARIANT = frozenset(
 """Tests of processes that take seconds, of which one variant runs. The name decides which."""
 _A_THIRD = frozenset(
     {
+        "test_a_client_passes_on_what_an_import_hook_raises",
         "test_a_command_with_few_descriptors_says_so_or_works",
+        "test_a_config_file_that_breaks_imports_is_named",
         "test_a_thread_that_the_config_file_waits_for_is_told_so",
+        "test_a_value_beyond_the_limit_is_refused_before_it_is_walked_through",
+        "test_a_wrong_address_is_told_in_a_sentence_and_within_seconds",
+        "test_a_wrong_setting_is_one_sentence_and_exit_code_2",
+        "test_an_action_refuses_strangers_other_sites_and_lower_roles",
+        "test_an_exception_whose_attributes_raise_is_told_without_a_traceback",
+        "test_an_index_that_is_missing_is_named_and_made",
+        "test_check_finds_settings_with_which_no_worker_or_dashboard_starts",
+        "test_every_command_ends_with_the_code_of_its_work",
+        "test_hostile_text_is_shown_as_text",
         "test_narrow_terminals_show_ids_and_names_whole",
+        "test_no_request_breaks_the_api",
+        "test_odd_values_in_a_column_end_no_call_with_a_raw_error",
         "test_standard_streams_that_loaded_code_closes_are_restored",
         "test_the_outcome_of_a_job_that_is_damaged_while_it_runs_is_accepted",
     }
 )
-"""Tests of many variants, most of which start a process. About a third of them run."""
+"""Tests of many variants that take long together, most of which start a process. About a third of them
+run."""
 _LONG = frozenset(
     {
         "TestComposedOfMemory::test_all_jobs_of_ten_thousand_subqueues_are_found_in_bounded_calls",
@@ -135,7 +151,7 @@ def _runs(item: pytest.Function, number: int) -> bool:
         return bool(item.cls.is_told(item.originalname, parameters["story"]))
     kind = item.cls.__name__
     if kind not in ("TestMongoBroker", "TestRedisAndMongo"):
-        return True
+        return number == 0 or item.originalname != _COUNTS or _in_third(item.name)
     is_pair = kind == "TestRedisAndMongo"
     if item.originalname in _HISTORIES:
         return number < _HISTORIES[item.originalname]

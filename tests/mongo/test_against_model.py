@@ -21,7 +21,7 @@ def open_empty(place: Place, clock: Clock) -> MongoBroker:
 
 @pytest.mark.timeout(600)
 class TestMongoAgainstModel(MachineContract):
-    examples = 15  # of 40 steps, each of several round trips
+    examples = 8  # of 40 steps, each of several round trips
 
     @pytest.fixture
     def empty_broker_factory(self, place: Place) -> BrokerFactory:

@@ -97,8 +97,10 @@ def test_a_purge_without_time_does_one_step(each_broker: Broker) -> None:
     put(each_broker, "big", 5)
     steps: list[int] = []
     done = purge_queue(each_broker, "big", seconds=0.0, on_step=lambda now: steps.append(now.number))
-    assert (done.is_complete, steps) == (False, [CHUNK])
-    assert purge_queue(each_broker, "big") == Emptied(jobs=5)
+    [removed] = steps  # less than a whole step on a server that is busy
+    assert not done.is_complete
+    assert 0 < removed <= CHUNK
+    assert purge_queue(each_broker, "big") == Emptied(jobs=CHUNK + 5 - removed)
 
     queue = each_broker.raw("big_raw")
     queue.push([RawItem(param=f"p{n}") for n in range(CHUNK)])

@@ -49,6 +49,7 @@ class RedisScene(Scene):
 
 class TestRedis(CrashContract):
     scene = RedisScene
+    thirds = (1, 2)
     has_few_calls = True
 
     @pytest.mark.parametrize("point", range(4))
