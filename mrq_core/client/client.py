@@ -316,7 +316,7 @@ class Client:
             return load_task(path, self.config, gives_up=True)
         except TaskError as error:
             cause = error.__cause__
-            if isinstance(cause, ImportWaits):  # the options of the task are not known yet
+            if has_type(cause, ImportWaits):  # the options of the task are not known yet
                 raise
             if cause is not None and _is_interrupt_of_caller(cause):
                 raise cause from None
@@ -407,8 +407,8 @@ def checked_client(client: object) -> Client | None:
 def _is_interrupt_of_caller(error: BaseException) -> bool:
     """Whether an exception that ended an import is for the caller: Ctrl-C, or a kill or Timeout of gevent
     that the module has not raised itself."""
-    kind = type(error)
-    return is_ctrl_c(error) or (kind.__module__ in ("greenlet", "gevent.timeout") and not is_made(error))
+    module = vars(type)["__module__"].__get__(type(error))  # that of a class whose metaclass may raise
+    return is_ctrl_c(error) or (module in ("greenlet", "gevent.timeout") and not is_made(error))
 
 
 def _iterator(params_list: Any) -> Iterator[Mapping[str, object]]:

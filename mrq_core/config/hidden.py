@@ -11,10 +11,9 @@ import sys
 from collections.abc import Callable
 from importlib import import_module
 from importlib.machinery import PathFinder
-from types import ModuleType
-from typing import Any
 
-from mrq_core.contract.exception_fields import cause_of, context_of, frames_of
+from mrq_core.contract.exception_fields import cause_of, context_of, frames_of, module_of
+from mrq_core.contract.module_fields import names_in
 
 LIBRARIES = frozenset(
     {
@@ -40,7 +39,6 @@ _LATER = frozenset(
 """Modules of the standard library that mrq and its libraries import after the start of a command."""
 _MOST_CAUSES = 20
 """Causes of an error that are read."""
-_name_of: Callable[[BaseException], object] = vars(ImportError)["name"].__get__
 _object_of: Callable[[BaseException], object] = vars(AttributeError)["obj"].__get__
 _STANDARD = os.path.dirname(os.path.realpath(os.__file__))
 """The folder of the standard library."""
@@ -93,7 +91,7 @@ def _modules_in(error: BaseException | None) -> dict[str, str | None]:
             break
         names = []
         if issubclass(type(error), ImportError):
-            names = [str(name)] if (name := _name_of(error)) else []
+            names = [str(name)] if (name := module_of(error)) else []
         elif issubclass(type(error), AttributeError):
             missing = _object_of(error)
             names = [name for name, module in sys.modules.copy().items() if module is missing]
@@ -137,8 +135,8 @@ def _hides(name: str, ran: str | None) -> str | None:
         return f"the {kind} {shown} hides the module {name} {owner}: rename the {kind}"
     if module is None:
         return f"the module {name} {owner} is blocked: other code has set sys.modules[{name!r}] to None"
-    if _own(module, "__spec__") is not None:
-        folders = list(_own(module, "__path__") or ())
+    if names_in(module).get("__spec__") is not None:
+        folders = list(names_in(module).get("__path__") or ())
         # A library may have no `__init__` at its top, as zope.
         if not folders or any(os.path.basename(os.path.dirname(path)) in _INSTALLED for path in folders):
             return None
@@ -181,15 +179,8 @@ def _is_hidden(name: str) -> str | None:
     return None
 
 
-def _own(module: object, name: str) -> Any:
-    """An attribute of a module, whatever its class makes of it. None: no module, or no such attribute."""
-    return (
-        ModuleType.__getattribute__(module, "__dict__").get(name) if isinstance(module, ModuleType) else None
-    )
-
-
 def _file_of(module: object) -> str | None:
-    file = _own(module, "__file__")
+    file = names_in(module).get("__file__")
     return os.path.abspath(file) if isinstance(file, str) else None
 
 

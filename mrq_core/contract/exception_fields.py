@@ -15,6 +15,8 @@ cause_of: Callable[[BaseException], BaseException | None] = vars(BaseException)[
 context_of: Callable[[BaseException], BaseException | None] = vars(BaseException)["__context__"].__get__
 frames_of: Callable[[BaseException], TracebackType | None] = vars(BaseException)["__traceback__"].__get__
 """The traceback of an exception."""
+module_of: Callable[[BaseException], object] = vars(ImportError)["name"].__get__
+"""The name of the module that an ImportError is about."""
 
 
 def add_note(error: BaseException, note: str) -> None:

@@ -14,6 +14,8 @@ from importlib.machinery import ExtensionFileLoader
 from typing import Any, Protocol
 from weakref import WeakSet
 
+from mrq_core.contract.module_fields import spec_of
+
 
 class StartsAnew(Protocol):
     """An object with connections and locks."""
@@ -63,8 +65,8 @@ def forget_module(name: str) -> None:
     """Forgets a module, and what it has imported of its package: only their import adds them to the package.
     Modules in C stay: many of them cannot be loaded twice."""
     for part in [name, *(other for other in list(sys.modules) if other.startswith(f"{name}."))]:
-        loader = getattr(getattr(sys.modules.get(part), "__spec__", None), "loader", None)
-        if not isinstance(loader, ExtensionFileLoader):
+        spec = spec_of(sys.modules.get(part))
+        if spec is None or not isinstance(spec.loader, ExtensionFileLoader):
             sys.modules.pop(part, None)
 
 

@@ -16,6 +16,7 @@ from typing import Any
 
 from mrq_core.clock import monotonic
 from mrq_core.config.awaited import awaits, current_greenlet
+from mrq_core.contract.module_fields import is_initializing
 
 _FIRST_CHECK, _LONGEST_CHECK = 0.05, 5.0
 """Seconds until the first check whether the import waits for the caller. The pauses double."""
@@ -67,7 +68,7 @@ def _wait_for(name: str, gives_up: bool) -> bool:
 def _importer(name: str) -> int | None:
     """The thread that imports the module now; in a process that gevent has patched, the greenlet. None: no
     other thread does."""
-    if not getattr(getattr(sys.modules.get(name), "__spec__", None), "_initializing", False):
+    if not is_initializing(sys.modules.get(name)):
         return None
     machinery: Any = sys.modules["_frozen_importlib"]
     reference = machinery._module_locks.get(name)

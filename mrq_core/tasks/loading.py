@@ -13,9 +13,11 @@ import msgspec
 from mrq_core.config.hidden import explained
 from mrq_core.config.importing import forgetting_interrupted
 from mrq_core.config.settings import Config
-from mrq_core.contract.exception_fields import frames_of
+from mrq_core.contract.exception_fields import frames_of, module_of
 from mrq_core.contract.messages import Limit
+from mrq_core.contract.module_fields import names_in
 from mrq_core.contract.plain import from_other_copy, has_type, text_of
+from mrq_core.contract.signal_errors import refuse_to_wrap
 from mrq_core.contract.values import check_path, is_path
 from mrq_core.errors import (
     Interrupt,
@@ -135,7 +137,8 @@ def check_reachable(task: TaskLike) -> str:
     try:
         for name in qualified.split("."):
             found = getattr(found, name, None)
-    except Exception:  # code of the module
+    except BaseException as error:  # code of the module
+        refuse_to_wrap(error)
         found = None
     if found is not task:
         raise InvalidValue(
@@ -222,9 +225,8 @@ def _import_longest(path: str, gives_up: bool) -> tuple[object, str, list[str]]:
             with forgetting_interrupted():
                 module: object = importlib.import_module(module_name)
         except ModuleNotFoundError as error:
-            if error.name is not None and (
-                module_name == error.name or module_name.startswith(error.name + ".")
-            ):
+            missing = module_of(error)
+            if type(missing) is str and f"{module_name}.".startswith(f"{missing}."):
                 continue
             raise _import_failed(path, module_name, error) from error
         except (TaskError, Interrupt):
@@ -244,7 +246,7 @@ def _unfinished(path: str, module_name: str, rest: list[str]) -> tuple[object, s
     """The unfinished module, whose import waits for the caller. Raises TaskImportFailed if it does not
     have the task yet."""
     module = sys.modules.get(module_name)
-    if rest[0] not in getattr(module, "__dict__", {}):
+    if rest[0] not in names_in(module):
         waits = ImportWaits(f"the import of {module_name} waits for this call, which needs the module")
         raise TaskImportFailed(
             f"{path} cannot be imported: {waits}. Call mrq in a function that is called later, such as a "

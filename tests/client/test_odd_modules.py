@@ -3,6 +3,7 @@ load of the task names the fault."""
 
 from __future__ import annotations
 
+import builtins
 import sys
 from pathlib import Path
 
@@ -35,6 +36,21 @@ MODULES: dict[str, tuple[str, type[TaskError]]] = {
         TaskImportFailed,
     ),
 }
+RAISED = ("SystemExit", "ValueError", "KeyboardInterrupt", "GeneratorExit")
+DENYING = "    def __getattribute__(self, name):\n        raise {raised}(name)\n"
+DENIES = {
+    "exception": f"class Odd(Exception):\n{DENYING}raise Odd\n",
+    "missing": f"class Odd(ModuleNotFoundError):\n{DENYING}raise Odd\n",
+    "class": (
+        f"class Kind(type):\n{DENYING}class Odd(BaseException, metaclass=Kind):\n"
+        "    def __str__(self):\n        raise {raised}\nraise Odd\n"
+    ),
+    "object": f"import sys\nclass Odd:\n{DENYING}sys.modules[__name__] = Odd()\n",
+    "module": (
+        f"import sys, types\nclass Odd(types.ModuleType):\n{DENYING}sys.modules[__name__] = Odd('odd')\n"
+    ),
+    "names": "def __getattr__(name):\n    raise {raised}(name)\n",
+}
 
 
 @pytest.mark.parametrize("kind", MODULES)
@@ -55,6 +71,37 @@ def test_a_job_is_queued_without_the_code_of_an_odd_module(
     sys.modules.pop(name, None)
     with pytest.raises(error, match=f"^{name}.run "):
         load_task(f"{name}.run", each_client.config)
+
+
+@pytest.mark.parametrize("raised", RAISED)
+@pytest.mark.parametrize("kind", DENIES)
+def test_a_job_is_queued_whatever_the_objects_of_its_module_raise(
+    kind: str, raised: str, each_client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "denies.py").write_text(DENIES[kind].format(raised=raised))
+    monkeypatch.syspath_prepend(tmp_path)
+    try:
+        jobs = [queue_job("denies.run") for _ in range(2)]  # the second time, the module may be there
+        assert [each_client.fetch(job).path for job in jobs] == ["denies.run"] * 2
+    finally:
+        sys.modules.pop("denies", None)
+
+
+@pytest.mark.parametrize("raised", RAISED)
+def test_a_task_whose_module_has_become_hostile_is_refused(
+    raised: str, each_client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @task
+    def run() -> None:
+        pass
+
+    class Odd:
+        def __getattribute__(self, name: str) -> object:
+            raise vars(builtins)[raised]
+
+    monkeypatch.setitem(sys.modules, __name__, Odd())
+    with pytest.raises(InvalidValue, match="does not lead to this task"):
+        queue_job(run)
 
 
 def test_a_task_whose_module_has_become_odd_is_refused(
