@@ -29,8 +29,14 @@ class StandardStream:
 
     def is_intact(self) -> bool:
         """Whether the stream, and what a task may have put in its place, can be written. Costs little."""
+        stream = self._stream
+        try:
+            if getattr(stream, "closed", False) is True:
+                return False
+        except Exception:  # it has lost its buffer
+            return False
         now = getattr(sys, self._name, None)
-        return is_usable(self._stream) and (now is self._stream or is_usable(now))
+        return now is stream or is_usable(now)
 
     def restore(self, *, is_alone: bool) -> None:
         """Sets the stream back, as a new one where it cannot be written. `is_alone`: also where another job

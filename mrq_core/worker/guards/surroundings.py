@@ -102,7 +102,8 @@ class Surroundings:
             and sys.getrecursionlimit() >= self._recursion_limit
             and type(sys.path) is list
             and len(sys.path) >= len(self._path)
-            and all(stream.is_intact() for stream in self._streams)
+            and self._streams[0].is_intact()
+            and self._streams[1].is_intact()
             and logs.is_logging_intact()
         )
 
