@@ -35,6 +35,7 @@ from mrq_core.contract.codec import JsonObject, JsonValue, copied, storable_para
 from mrq_core.contract.driver import Driver, Opening, RunBlocking, run_directly
 from mrq_core.contract.exception_fields import add_note
 from mrq_core.contract.plain import from_other_copy
+from mrq_core.contract.plain_tracebacks import log_error
 from mrq_core.contract.record import JobRecord
 from mrq_core.contract.signal_errors import refuse_to_wrap
 from mrq_core.contract.values import check_changes
@@ -213,7 +214,8 @@ class Plugins:
                 elif not issubclass(type(error), caught):
                     raise
                 try:
-                    _log.exception("plugin.failed hook=%s plugin=%s", hook, implementation.plugin_name)
+                    plugin = implementation.plugin_name
+                    log_error(_log, "plugin.failed hook=%s plugin=%s", hook, plugin, error=error)
                 except caught:
                     pass  # a broken log handler
             if after_each is not None:
@@ -287,7 +289,7 @@ class Plugins:
             return storable_params(encoded, max_size=self._config.max_params_size)
         except InvalidValue as error:
             raise ConfigError(
-                f"mrq_encode of {self._owners('mrq_encode')} returned a value that cannot be stored: {error}"
+                f"mrq_encode of {self.owners('mrq_encode')} returned a value that cannot be stored: {error}"
             ) from error
 
     def _first(self, hook: str, value: JsonValue) -> Any:
@@ -297,13 +299,13 @@ class Plugins:
             return getattr(self.hook, hook)(value=value)
         except (SystemExit, KeyboardInterrupt, RecursionError) as error:
             refuse_to_wrap(error)
-            raise ConfigError(f"{hook} of {self._owners(hook)} raised {shown_error(error)}") from error
-        except Exception as error:
-            note = f"raised by {hook} of {self._owners(hook)}"
+            raise ConfigError(f"{hook} of {self.owners(hook)} raised {shown_error(error)}") from error
+        except BaseException as error:
+            note = f"raised by {hook} of {self.owners(hook)}"
             add_note(error, note)
             raise
 
-    def _owners(self, hook: str) -> str:
+    def owners(self, hook: str) -> str:
         """The plugins that implement a hook of which the first result counts."""
         return " or ".join(f"the plugin {one.plugin_name}" for one in self.implementations(hook))
 

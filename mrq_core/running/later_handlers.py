@@ -46,7 +46,9 @@ def go_on(
 def tell(error: BaseException) -> None:
     """Shows the first error of a handler on standard error."""
     if not _told:
-        _told.append(shown_error(error)[:_SHOWN])
+        handler = _failed_handler(error)
+        by = "" if handler is None else f" (a handler of {type.__repr__(type(handler))})"
+        _told.append(shown_error(error)[:_SHOWN] + by)
         text = f"mrq: a log handler raised {_told[0]}. Later errors of log handlers are not shown\n"
         with suppress(OSError):
             os.write(2, text.encode(errors="backslashreplace"))

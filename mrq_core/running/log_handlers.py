@@ -154,8 +154,8 @@ class FileHandler(LocklessHandler):
         """Prints the first of several errors in a row: a full disk fails each line."""
         if not self._has_failed:
             self._has_failed = True
-            error = sys.exception()
-            print_error(self._print_reason if isinstance(error, OSError) else super().handleError, record)
+            is_of_file = issubclass(type(sys.exception()), OSError)
+            print_error(self._print_reason if is_of_file else super().handleError, record)
 
     def _print_reason(self, record: logging.LogRecord) -> None:
         reason = getattr(sys.exception(), "strerror", None)

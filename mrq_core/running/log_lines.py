@@ -13,7 +13,8 @@ from typing import Any
 
 from mrq_core.client.attempt import current_attempt
 from mrq_core.contract.plain import printable
-from mrq_core.errors import ConfigError, on_one_line, shown, shown_error, without_controls
+from mrq_core.contract.plain_tracebacks import text_of_error
+from mrq_core.errors import ConfigError, on_one_line, shown, shown_error, type_name, without_controls
 
 JSON = "json"
 """The value of LOG_FORMAT for one JSON object a line."""
@@ -172,7 +173,7 @@ class JsonFormatter(logging.Formatter):
         kind, message = told.get("error_type"), told.get("error_message")
         error = record.exc_info[1] if record.exc_info else None
         if kind is None and error is not None:
-            kind, message = type(error).__name__, _text(error)
+            kind, message = type_name(type(error)), text_of_error(error)
         text = record.exc_text or (self.formatException(record.exc_info) if record.exc_info else "")
         return {name: _text(value) for name, value in
                 (("type", kind or ""), ("message", message or ""), ("traceback", text))}  # fmt: skip

@@ -20,6 +20,7 @@ from typing import Any
 from mrq_core.clock import from_ms, now_ms
 from mrq_core.config.settings import Config
 from mrq_core.contract.plain import printable
+from mrq_core.contract.plain_tracebacks import is_odd, plain_traceback
 from mrq_core.contract.queries import LogLine
 from mrq_core.contract.signal_errors import raised_by_handler
 from mrq_core.errors import on_one_line
@@ -40,6 +41,8 @@ _LINE_COST = 64
 """Bytes that a line counts beside its text: its time, its level and its place. A job that logs in a tight
 loop would otherwise make hundreds of thousands of lines, and other outcomes wait while they are stored."""
 _NOTICE = "the log of this job is longer than MAX_LOG_SIZE: what follows is not kept"
+_PARTS = 3
+"""The type, the exception and its traceback, as in `sys.exc_info`."""
 _ours: list[logging.Handler] = []
 """The handlers of mrq on the root logger."""
 _levels: list[int] = []
@@ -260,9 +263,20 @@ def _handle(logger: logging.Logger, record: logging.LogRecord) -> None:
 def stamp(record: logging.LogRecord) -> None:
     """Names in a record the job that runs, and the job to whose log it belongs, unless it has them."""
     name_job(record)
+    if record.exc_info and record.exc_text is None:
+        _keep_odd_exception(record)
     if LOG_OF not in record.__dict__:
         log = current_log.get()
         record.__dict__[LOG_OF] = log and log.job_id
+
+
+def _keep_odd_exception(record: logging.LogRecord) -> None:
+    """Gives a record the text of an exception that formatters may not be able to read."""
+    info: object = record.exc_info
+    if type(info) is tuple and len(info) == _PARTS:
+        error = info[1]
+        if issubclass(type(error), BaseException) and is_odd(error):
+            record.exc_text = plain_traceback(error).rstrip()
 
 
 def reopen_log_file() -> None:

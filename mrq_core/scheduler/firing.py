@@ -36,6 +36,7 @@ from mrq_core.client.schedules import (
 from mrq_core.clock import monotonic, to_ms
 from mrq_core.contract.messages import CHUNK, NewJob
 from mrq_core.contract.naming import shown_names
+from mrq_core.contract.plain_tracebacks import log_error
 from mrq_core.errors import BrokerError, MrqError, shown_error
 from mrq_core.operations import schedule_sync, schedules
 from mrq_core.operations.limits import publish_overlap_rule
@@ -324,11 +325,13 @@ class Scheduler:
                 plan.jobs.append(job_of_fire(self._client, definition, fire_id(name, at)))
             except BrokerError:
                 raise
-            except Exception as error:  # of the task's options, or of a plugin
+            except (KeyboardInterrupt, SystemExit):  # of a signal: those of a plugin are a ConfigError
+                raise
+            except BaseException as error:  # of the task's options, or of a plugin
                 plan.refused += 1
                 plan.error = shown_error(error)
-                if not isinstance(error, MrqError):
-                    _log.exception("schedule.refused name=%s", name)
+                if not issubclass(type(error), MrqError):
+                    log_error(_log, "schedule.refused name=%s", name, error=error)
         return plan
 
     def _choose(self, plan: _Plan, now: int) -> bool:

@@ -11,12 +11,13 @@ from msgspec.structs import replace
 from mrq_core.contract import codec
 from mrq_core.contract.exception_fields import frames_of
 from mrq_core.contract.messages import Outcome
+from mrq_core.contract.plain_tracebacks import exception_before
 from mrq_core.errors import MrqError
 from mrq_core.plugins.hookspecs import AttemptContext
 from mrq_core.running.context import JobContext
 from mrq_core.worker.guards import forking
 from mrq_core.worker.guards.guarded_log import GuardedLog
-from mrq_core.worker.guards.tracebacks import exception_before, format_traceback
+from mrq_core.worker.guards.tracebacks import format_traceback
 
 _log = GuardedLog("mrq.plugins")
 

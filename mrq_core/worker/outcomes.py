@@ -12,6 +12,7 @@ from mrq_core.contract.codec import encode, storable
 from mrq_core.contract.messages import Outcome
 from mrq_core.contract.naming import check_job_queue_name, check_times
 from mrq_core.contract.plain import printable
+from mrq_core.contract.plain_tracebacks import exception_before
 from mrq_core.contract.record import RetryDecision, Status
 from mrq_core.errors import (
     AbortInterrupt,
@@ -31,7 +32,7 @@ from mrq_core.plugins.manager import ENCODED_FACTOR, Plugins
 from mrq_core.running.context import JobContext
 from mrq_core.tasks.loading import LoadedTask
 from mrq_core.worker.guards import forking
-from mrq_core.worker.guards.tracebacks import error_fields, exception_before, format_traceback
+from mrq_core.worker.guards.tracebacks import error_fields, format_traceback
 from mrq_core.worker.wishes import asked_by_another, wish_in
 
 T = TypeVar("T")
@@ -193,7 +194,8 @@ class Outcomes:
             try:
                 decision = _interruptible(context, self._decision, context, error)
             except BaseException as broken:
-                problem = f"a plugin's mrq_retry_decision raised {shown_error(broken)}"
+                owners = self._plugins.owners("mrq_retry_decision")
+                problem = f"mrq_retry_decision of {owners} raised {shown_error(broken)}"
         if decision is None:
             decision = loaded.retry.decide(error)
         if decision.retry:

@@ -11,6 +11,7 @@ import gevent
 from gevent.queue import SimpleQueue
 
 from mrq_core.clock import monotonic
+from mrq_core.contract.plain_tracebacks import repr_of_error
 from mrq_core.worker.executions import Execution
 from mrq_core.worker.guards import forking
 from mrq_core.worker.guards.guarded_log import GuardedLog
@@ -104,7 +105,8 @@ class GreenletPool:
             try:
                 execution = self._inbox.get()
             except BaseException as error:
-                _log.warning("greenlet.disturbed by %r, which an earlier job left behind", error)
+                text = "greenlet.disturbed by %s, which an earlier job left behind"
+                _log.warning(text, repr_of_error(error))
                 break
             self._idle -= 1
             execution.greenlet = gevent.getcurrent()

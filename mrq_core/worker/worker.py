@@ -19,6 +19,7 @@ from mrq_core.client.client import Client
 from mrq_core.config.settings import Config
 from mrq_core.contract.driver import RunBlocking
 from mrq_core.contract.naming import shown_names
+from mrq_core.contract.plain_tracebacks import repr_of_error
 from mrq_core.debug import start_io_tracing
 from mrq_core.plugins.manager import Plugins, open_broker
 from mrq_core.tasks.scheduled import schedules_of
@@ -251,11 +252,13 @@ class Worker:
                 return True
             except BaseException as error:
                 disturbed += 1
-                faults += isinstance(error, Exception) and not isinstance(error, _DISTURBANCES)
+                kind = type(error)
+                faults += issubclass(kind, Exception) and not issubclass(kind, _DISTURBANCES)
                 if faults > _FAULTS_MOST or disturbed > _DISTURBED_MOST:
                     _log.exception("worker.broke name=%s: it finishes what runs, and stops", self.name)
                     return False
-                _log.warning("worker.disturbed name=%s by %r: a task has caused it", self.name, error)
+                shown = repr_of_error(error)
+                _log.warning("worker.disturbed name=%s by %s: a task has caused it", self.name, shown)
 
     def _finish(self) -> None:
         """Waits for running jobs to end and for the broker to accept every outcome."""

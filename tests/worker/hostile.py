@@ -252,7 +252,17 @@ def swallows_later():
     return swallows.function("kept")
 '''
 
-RAISED = ["LookupError", "SystemExit", "KeyboardInterrupt", "GeneratorExit", "GreenletExit", "Timeout", "Own"]
+RAISED = [
+    "LookupError",
+    "SystemExit",
+    "KeyboardInterrupt",
+    "GeneratorExit",
+    "GreenletExit",
+    "Timeout",
+    "Own",
+    "Denying",
+    "bodiless",
+]
 """What hooks raise."""
 
 RAISING = """
@@ -268,6 +278,22 @@ class Own(BaseException):
         raise SystemExit("hostile")
 
     with_traceback = add_note = property(__str__)
+
+
+class Denying(BaseException):
+    def __getattribute__(self, name):
+        raise SystemExit(name)
+
+
+def bodiless(text):
+    class Kind(type):
+        def __getattribute__(self, name):
+            raise KeyboardInterrupt(name)
+
+    class Bodiless(Exception, metaclass=Kind):
+        __class__ = property(lambda self: 1 / 0)
+
+    return Bodiless(text)
 
 
 def get(name):

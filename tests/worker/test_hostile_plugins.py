@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 
 import pytest
@@ -33,8 +34,8 @@ def mrq_worker_event(worker, event):
 )
 
 
-def work(project: Project, *arguments: str, jobs: int = 3) -> None:
-    """Runs jobs one after the other in one worker, which then stops as asked."""
+def work(project: Project, *arguments: str, jobs: int = 3) -> str:
+    """Runs jobs one after the other in one worker, which then stops as asked. Returns its output."""
     worker = project.worker(*arguments)
     for number in range(jobs):
         job = project.queue("tasks.noted", {"word": f"w{number}", "seconds": 0.02})
@@ -42,6 +43,7 @@ def work(project: Project, *arguments: str, jobs: int = 3) -> None:
         assert (record.status, record.result, record.claims) == (Status.SUCCESS, f"w{number}", 1)
     worker.send(signal.SIGINT)
     assert worker.wait() == 0, worker.output
+    return worker.output
 
 
 @pytest.mark.parametrize("raised", RAISED)
@@ -50,7 +52,78 @@ def test_whatever_an_observer_raises_or_leaves_behind_the_worker_goes_on(
 ) -> None:
     project.write("observing.py", OBSERVING)
     project.env["RAISED"] = raised
-    work(project, "--plugins", "observing")
+    output = work(project, "--plugins", "observing")
+    for hook in ("mrq_jobs_started", "mrq_jobs_settled", "mrq_worker_event"):
+        assert f"plugin.failed hook={hook} plugin=observing\n" in output
+    assert re.search(rf"^    (\S+\.)*{raised}(:|$)", output, re.MULTILINE | re.IGNORECASE), output
+    assert "a log handler" not in output
+
+
+@pytest.mark.parametrize("raised", ["Own", "Denying", "bodiless"])
+@pytest.mark.parametrize("hook", ["mrq_before_enqueue(record)", "mrq_encode(value)"])
+def test_a_hook_that_raises_a_hostile_exception_in_the_scheduler_is_named_and_the_scheduler_goes_on(
+    project: Project, hook: str, raised: str
+) -> None:
+    project.write("refusing.py", f"{RAISING}\n\n@hookimpl\ndef {hook}:\n    fail()\n")
+    project.env["RAISED"] = raised
+    project.write(
+        "mrq-config.py",
+        'SCHEDULER_TASKS = [{"path": "tasks.noted", "params": {"word": "a"}, "interval": 1}]\n',
+    )
+    worker = project.worker("--scheduler", "--plugins", "refusing")
+    until(lambda: worker.output.count("schedule.refused") > 1, what="two fires")
+    worker.send(signal.SIGINT)
+    assert worker.wait() == 0
+    name = hook.partition("(")[0]
+    assert f"raised by {name} of the plugin refusing" in worker.output
+    assert "greenlet.ended" not in worker.output
+    assert "a log handler" not in worker.output
+
+
+@pytest.mark.parametrize("way", ["main", "greenlet", "solo"])
+def test_a_hostile_exception_of_a_callback_or_in_a_log_is_named(project: Project, way: str) -> None:
+    project.write(
+        "straying.py",
+        RAISING
+        + """
+from mrq_core import log, task
+
+def leaves():
+    gevent.get_hub().loop.run_callback(fail)
+    time.sleep(0.05)
+    try:
+        fail()
+    except BaseException:
+        log.exception("caught")
+    return "its result"
+
+@task
+def greenlet():
+    return leaves()
+
+@task(isolate=True)
+def solo():
+    return leaves()
+
+@task
+def main():
+    import greenlet
+    hub = gevent.get_hub()
+    hub.loop.run_callback(greenlet.getcurrent().parent.parent.throw, Denying())
+    time.sleep(0.05)
+    return leaves()
+""",
+    )
+    project.env["RAISED"] = "Denying"
+    job = project.queue(f"straying.{way}")
+    worker = project.worker()
+    assert project.ended(job).result == "its result"
+    assert any(line.startswith("caught") and "Denying: " in line for line in project.log_of(job))
+    until(lambda: "failed with straying.Denying" in worker.output, what="the callback")
+    worker.send(signal.SIGINT)
+    assert worker.wait() == 0, worker.output
+    assert "a log handler" not in worker.output
+    assert ("worker.disturbed" in worker.output) == (way == "main")
 
 
 def test_an_observer_that_hangs_keeps_no_job_from_its_outcome(project: Project) -> None:
@@ -128,7 +201,9 @@ def test_whatever_a_retry_decision_raises_the_job_fails_with_its_own_exception(
     project.work_off("--plugins", "deciding")
     record = project.ended(job)
     assert (record.status, record.exception_type) == (Status.FAILED, "ValueError")
-    assert "ValueError: it does not work\na plugin's mrq_retry_decision raised " in (record.traceback or "")
+    assert "ValueError: it does not work\nmrq_retry_decision of the plugin deciding raised " in (
+        record.traceback or ""
+    )
     assert project.client.fetch(last).retry_count == 1  # the options of the task decide
 
 
@@ -154,7 +229,7 @@ def test_a_retry_decision_that_makes_no_sense_is_named_and_the_options_decide(
     project.work_off("--plugins", "answering")
     record = project.ended(job)
     assert (record.status, record.exception_type) == (Status.FAILED, "ValueError")
-    assert "a plugin's mrq_retry_decision raised " in (record.traceback or "")
+    assert "mrq_retry_decision of the plugin answering raised " in (record.traceback or "")
 
 
 AROUND = (

@@ -12,10 +12,11 @@ from mrq_core import Task, task
 from mrq_core.config.settings import Config
 from mrq_core.contract.codec import JsonObject
 from mrq_core.contract.messages import Outcome
+from mrq_core.contract.plain_tracebacks import type_name
 from mrq_core.contract.terms import MESSAGE_LIMIT
 from mrq_core.plugins.manager import Plugins
 from mrq_core.worker.executing import Runner
-from mrq_core.worker.guards.tracebacks import format_traceback, headline, type_name
+from mrq_core.worker.guards.tracebacks import format_traceback, headline
 from tests.worker.records import execution
 
 

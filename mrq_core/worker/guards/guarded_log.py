@@ -22,7 +22,8 @@ from gevent._hub_local import get_hub_if_exists
 
 from mrq_core.clock import monotonic
 from mrq_core.contract.exception_fields import frames_of
-from mrq_core.errors import shown_error
+from mrq_core.contract.plain_tracebacks import is_odd, plain_traceback, type_name
+from mrq_core.errors import shown, shown_error
 from mrq_core.running import logs
 from mrq_core.running.context import current_context
 from mrq_core.running.later_handlers import tell
@@ -158,7 +159,7 @@ def guard_hub() -> None:
     """Makes the hub survive exceptions that it cannot print: a task that waits for a thread would wait for
     ever. Standard error may be closed, and an exception may raise when it is formatted."""
     hub: Any = gevent.get_hub()
-    unguarded = hub.print_exception
+    unguarded, handle = hub.print_exception, hub.handle_error
 
     def print_exception(context: object, kind: object, value: object, frames: object) -> None:
         if not may_report(kind):
@@ -168,7 +169,15 @@ def guard_hub() -> None:
         except BaseException as error:
             _write(f"mrq: an exception of a greenlet cannot be printed: {shown_error(error)[:_SHOWN]}\n")
 
-    hub.print_exception = print_exception
+    def handle_error(context: object, kind: Any, value: Any, frames: object) -> None:
+        if not (issubclass(type(value), BaseException) and is_odd(value)):
+            handle(context, kind, value, frames)
+        elif issubclass(type(value), hub.SYSTEM_ERROR):
+            hub.handle_system_error(type(value), value)
+        elif not issubclass(type(value), hub.NOT_ERROR):
+            _write(f"{plain_traceback(value)}{shown(context)} failed with {type_name(value)}\n")
+
+    hub.print_exception, hub.handle_error = print_exception, handle_error
 
 
 _handle_unguarded = logs.handle_unstamped

@@ -10,6 +10,7 @@ from typing import Any
 
 import gevent
 
+from mrq_core.contract.plain_tracebacks import repr_of_error
 from mrq_core.worker.guards import finalizers
 from mrq_core.worker.guards.guarded_log import GuardedLog, may_report
 
@@ -74,7 +75,8 @@ def release_hub() -> None:
 
 def _report(kind: object, value: object, frames: object = None) -> None:
     if may_report(kind):
-        _log.warning("greenlet.ended by %r: it ends that greenlet, and not the worker", value)
+        shown = repr_of_error(value)
+        _log.warning("greenlet.ended by %s: it ends that greenlet, and not the worker", shown)
 
 
 def _refuse(destroy_loop: bool | None = None) -> None:
