@@ -19,9 +19,11 @@ from typing import Any
 
 from mrq_core.config.hidden import is_needed
 from mrq_core.contract.exception_fields import frames_of
+from mrq_core.contract.module_fields import names_in
 from mrq_core.contract.signal_errors import raised_by_handler
 from mrq_core.drivers.forks import forget_module, is_importing
 
+_RLock: Any = _thread.RLock
 _STACK = 8 * 1024 * 1024
 """Bytes of the stack of a thread that imports, as a main thread has."""
 _LOOK = 0.1
@@ -79,12 +81,22 @@ def _running_modules(error: BaseException) -> set[str]:
 
 def _may_be_interrupted() -> bool:
     """Whether this is the main thread, and another thread can import for it: gevent has not patched threads,
-    and this thread imports nothing now, so that the other one does not wait for it."""
+    and this thread neither imports nor logs now, so that the other one does not wait for it."""
     threading: Any = sys.modules.get("threading")  # not imported here: gevent patches it better before
     if threading is not None and threading.main_thread().ident != _thread.get_ident():
         return False
     is_plain = isinstance(_thread.start_new_thread, BuiltinFunctionType) and not sys.is_finalizing()
-    return is_plain and not is_importing()
+    return is_plain and not is_importing() and not _is_logging()
+
+
+def _is_logging() -> bool:
+    """Whether this thread holds a lock of `logging`, which each module that makes a logger needs: in the
+    constructor of a handler that `dictConfig` calls, in a logger class, or in a handler."""
+    logging = names_in(sys.modules.get("logging"))
+    handlers = [reference() for reference in list(logging.get("_handlerList", ()))]
+    fields = [object.__getattribute__(handler, "__dict__") for handler in handlers if handler is not None]
+    locks = [logging.get("_lock"), *(values.get("lock") for values in fields)]
+    return any(type(lock) is _RLock and lock._is_owned() for lock in locks)
 
 
 def _import_in_thread(name: str) -> bool:

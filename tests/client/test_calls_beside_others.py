@@ -82,6 +82,71 @@ logging.info("a line")
 print(Queue("lines").size() > 0, Queue("default").size())
 """
 
+WITHIN_LOGGING = """
+import logging
+import logging.config
+import sys
+import warnings
+IMPORTS
+
+def call(*ignored):
+    import mrq_core
+    mrq_core.queue_job("tasks.x")
+
+class Calls(logging.Handler):
+    def __init__(self, *ignored):
+        super().__init__()
+        call()
+
+    def emit(self, record):
+        pass
+
+class OnlyImports(Calls):
+    def __init__(self):
+        logging.Handler.__init__(self)
+        from mrq_core import queue_job
+        self.first = queue_job
+
+    def emit(self, record):
+        self.first("tasks.x")
+
+class Emits(Calls):
+    def __init__(self):
+        logging.Handler.__init__(self)
+        self.calls = 0
+
+    def emit(self, record):
+        self.calls += 1
+        if self.calls == 1:
+            warn = lambda event, arguments: event == "import" and warnings.warn("of an import", stacklevel=1)
+            sys.addaudithook(warn)
+            call()
+
+class Named(logging.Logger):
+    def __init__(self, name):
+        super().__init__(name)
+        if name == "first":
+            call()
+
+warnings.simplefilter("always")
+logging.captureWarnings(True)
+way = WAY
+if way in ("Calls", "OnlyImports"):
+    sys.modules["handling"] = sys.modules["__main__"]
+    handlers = {"h": {"class": f"handling.{way}"}}
+    logging.config.dictConfig({"version": 1, "handlers": handlers, "root": {"handlers": ["h"]}})
+    if way == "OnlyImports":
+        logging.warning("a line")
+elif way == "Emits":
+    logging.getLogger().addHandler(Emits())
+    logging.warning("a line")
+else:
+    logging.setLoggerClass(Named)
+    logging.getLogger("first")
+from mrq_core import Queue
+print(Queue("default").size())
+"""
+
 
 def output_of(program: str, address: brokers.Address) -> str:
     """What the program prints. It has to end in time, and without a word on standard error."""
@@ -107,3 +172,13 @@ def test_a_fork_that_waits_for_the_lock_of_a_caller_ends(name: str, tmp_path: Pa
 @pytest.mark.parametrize("name", brokers.PARAMS)
 def test_a_log_handler_makes_calls_while_the_first_call_connects(name: str, tmp_path: Path) -> None:
     assert output_of(IN_A_LOG_HANDLER, brokers.address_of(name, tmp_path)) == "True 1\n"
+
+
+@pytest.mark.parametrize("imports", ["", "import mrq_core", "from mrq_core import queue_job"])
+@pytest.mark.parametrize("way", ["Calls", "OnlyImports", "Emits", "Named"])
+@pytest.mark.parametrize("name", brokers.PARAMS)
+def test_the_first_call_of_a_program_may_be_made_within_logging(
+    name: str, way: str, imports: str, tmp_path: Path
+) -> None:
+    program = WITHIN_LOGGING.replace("IMPORTS", imports).replace("WAY", repr(way))
+    assert output_of(program, brokers.address_of(name, tmp_path)) == "1\n"
