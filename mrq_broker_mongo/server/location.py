@@ -14,7 +14,7 @@ from pymongo.uri_parser import parse_uri
 from pymongo.write_concern import WriteConcern
 
 from mrq_broker_mongo.server.clients import keep_quiet, new_client
-from mrq_core.config.secrets import hide_password
+from mrq_core.config.secrets import hide_login
 from mrq_core.config.urls import is_host, url_and_prefix, why_wrong
 from mrq_core.contract.driver import Opening
 from mrq_core.errors import ConfigError
@@ -66,7 +66,7 @@ class Location(NamedTuple):
 def location_of(opening: Opening) -> Location:
     """The deployment of a broker. Raises ConfigError; connects to nothing."""
     url, prefix = url_and_prefix(opening, "MONGODB", "MONGODB_PREFIX")
-    shown = hide_password(url)
+    shown = hide_login(url)
     if (
         not prefix
         or not prefix.isprintable()

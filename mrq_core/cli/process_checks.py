@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import os
 from collections.abc import Callable
+from functools import partial
 
 from mrq_core.cli.dashboard_command import missing_library
 from mrq_core.config.settings import Config
@@ -12,9 +14,10 @@ from mrq_core.contract.queries import Finding
 from mrq_core.errors import ConfigError, InvalidValue
 from mrq_core.running.log_handlers import check_log_file
 from mrq_core.running.log_lines import checked_formatter
+from mrq_core.worker.guards.patching import check_all_variables
 from mrq_core.worker.processes.parent import check_number
 from mrq_core.worker.reporting.report_file import ReportFile
-from mrq_core.worker.strategy import Strategy, check_chosen_tasks
+from mrq_core.worker.strategy import CHOOSING_TASKS, Strategy, check_chosen_tasks
 
 _IDLE_LEAST = 50.0
 """MB that an idle worker takes, at least. Below, a worker does not start, or has room for hardly any job."""
@@ -24,8 +27,9 @@ def process_findings(config: Config, broker: Broker) -> list[Finding]:
     """The errors in the settings of workers and of the dashboard, and a warning about MAX_MEMORY. Makes no
     file, and opens no port."""
     checks: list[tuple[str, Callable[[], object]]] = [
-        ("QUEUES", lambda: Strategy(config.dequeue_strategy, config.queues)),
-        ("ALLOW_TASKS", lambda: check_chosen_tasks(config, broker)),
+        ("DEQUEUE_STRATEGY", lambda: Strategy(config.dequeue_strategy, ["default"])),
+        ("QUEUES", lambda: Strategy("sequential", config.queues)),
+        *((name, partial(check_chosen_tasks, config, broker, [name])) for name in CHOOSING_TASKS),
         ("LOG_FORMAT", lambda: checked_formatter(config.log_format, "")),
     ]
     if config.log_file:
@@ -34,6 +38,8 @@ def process_findings(config: Config, broker: Broker) -> list[Finding]:
         checks.append(("REPORT_FILE", lambda: _check_report_file(config.report_file)))
     if config.processes:
         checks.append(("PROCESSES", lambda: check_number(config.processes)))
+    if any(name.startswith("GEVENT") for name in os.environ):  # gevent takes long to import
+        checks.append(("gevent", check_all_variables))
     if missing_library() is None:
         checks.append(("dashboard", lambda: _check_dashboard(config)))
     errors = [finding for subject, check in checks for finding in _found(subject, check)]

@@ -96,18 +96,18 @@ def hide_password(url: str) -> str:
 
 
 def shown_url(url: str) -> str:
-    """The URL for a message: as `hide_password` shows it, in at most 1,000 characters."""
-    return shortened(hide_password(url), 1000)
+    """The URL for a message: as `hide_login` shows it, in at most 1,000 characters."""
+    return shortened(hide_login(url), 1000)
 
 
 def hide_login(address: str) -> str:
-    """The address of a server as `hide_password` shows it, also if it lacks the scheme of a URL."""
+    """The address of a server as `hide_password` shows it, also if its scheme is mistyped or missing."""
     return hide_password(address) if "://" in address else hide_password(f"://{address}")[3:]
 
 
 def is_part_hidden(text: str, url: str) -> bool:
-    """Whether a text contains a word of the URL that `hide_password` hides."""
-    shown = hide_password(url)
+    """Whether a text contains a word of the URL that `hide_login` hides."""
+    shown = hide_login(url)
     found = f"{url} {unquote(url)}"
     words = re.findall(r"\w+" if "@" in url else r"\w\w+", text)
     return any(word in found and word not in shown for word in words)

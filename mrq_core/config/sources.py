@@ -23,7 +23,7 @@ from mrq_core.config.source_file import DEFAULT_FILE, ConfigFile, path_from, rea
 from mrq_core.contract.codec import refuse_repeated_keys
 from mrq_core.contract.exception_fields import frames_of
 from mrq_core.contract.naming import MAX_SECONDS, names_in
-from mrq_core.contract.plain import has_type, printable, text_of
+from mrq_core.contract.plain import has_type, is_mapping, printable, text_of
 from mrq_core.contract.signal_errors import refuse_to_wrap
 from mrq_core.drivers import open_files
 from mrq_core.errors import (
@@ -94,10 +94,14 @@ def load_config(
                 f"{_near(name)}",
                 stacklevel=2,
             )
+    if overrides is not None and not is_mapping(overrides):
+        raise ConfigError(f"the settings are {shown(overrides)}: expected a dict of names and values")
     for given, value in (overrides or {}).items():
-        name = given.upper()
+        spelled = text_of(given)
+        name = "" if spelled is None else spelled.upper()
         if name not in SETTINGS:
-            raise ConfigError(f"{printable(shortened(given))} is not a setting of mrq{_near(name)}")
+            named = shown(given) if spelled is None else printable(shortened(spelled))
+            raise ConfigError(f"{named} is not a setting of mrq{_near(name)}")
         if value is not None:
             values[name], sources[name] = value, source_of(name)
     checked = {name.lower(): _convert(name, value, sources[name]) for name, value in values.items()}

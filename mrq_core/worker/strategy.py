@@ -60,9 +60,14 @@ class Strategy:
         )
 
 
-def check_chosen_tasks(config: Config, broker: Broker) -> None:
-    """Raises ConfigError if ALLOW_TASKS or DENY_TASKS is wrong, or the broker cannot obey them."""
-    for setting, patterns in (("ALLOW_TASKS", config.allow_tasks), ("DENY_TASKS", config.deny_tasks)):
+CHOOSING_TASKS = ("ALLOW_TASKS", "DENY_TASKS")
+"""The settings that choose the tasks of a worker."""
+
+
+def check_chosen_tasks(config: Config, broker: Broker, settings: Sequence[str] = CHOOSING_TASKS) -> None:
+    """Raises ConfigError if one of these settings is wrong, or the broker cannot obey it."""
+    for setting in settings:
+        patterns: Sequence[str] = getattr(config, setting.lower())
         wrong = next((pattern for pattern in patterns if not is_task_pattern(pattern)), None)
         if wrong is not None:
             raise ConfigError(

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from mrq_core.contract.messages import RawItem
 from mrq_core.operations.schedules import SCHEDULES, add_schedule, stored_value
 from mrq_core.scheduler.definitions import definition_from
-from tests.cli.conftest import Shell
+from tests.cli.conftest import Shell, in_another_process
 from tests.support import Project, until
 
 
@@ -197,8 +197,9 @@ def test_check_warns_of_schedules_that_can_never_work(mrq: Shell, project: Proje
         ("REPORT_FILE = 'mrq-config.py'", "REPORT_FILE", "no report of a worker"),
         ("QUEUES = []", "QUEUES", "expected the names of the queues"),
         ("QUEUES = ['a', '']", "QUEUES", "expected a name of 1 to 200"),
-        ("DEQUEUE_STRATEGY = 'fast'", "QUEUES", "DEQUEUE_STRATEGY is 'fast"),
+        ("DEQUEUE_STRATEGY = 'fast'", "DEQUEUE_STRATEGY", "DEQUEUE_STRATEGY is 'fast"),
         ("ALLOW_TASKS = ['shop']", "ALLOW_TASKS", "or a module, such as shop.*"),
+        ("DENY_TASKS = ['*']", "DENY_TASKS", "DENY_TASKS contains '*'"),
         ("PROCESSES = 1_000_000", "PROCESSES", "raise the limit"),
         ("DASHBOARD_HTTPAUTH = 'anna'", "dashboard", "expected user:password"),
         ("DASHBOARD_HOSTS = ['http://x']", "dashboard", "without a scheme"),
@@ -217,6 +218,19 @@ def test_check_finds_settings_with_which_no_worker_or_dashboard_starts(
     assert not made.intersection({"log", "report", "none"})
     command = ["dashboard"] if subject == "dashboard" else ["worker", "--burst"]
     assert words in mrq(*command, code=2).err.replace("\n", " ")
+
+
+@pytest.mark.parametrize("name", ["GEVENT_RESOLVER", "GEVENT_LOOP", "GEVENT_THREADPOOL", "GEVENT_FILE"])
+def test_check_finds_a_variable_of_gevent_with_which_no_worker_starts(project: Project, name: str) -> None:
+    def errors(value: str) -> list[tuple[str, str]]:
+        said = in_another_process(("check", "--json"), project.path, {**project.env, name: value})
+        return [(one["name"], one["message"]) for one in said.json if one["level"] == "error"]
+
+    ((subject, message),) = errors("nix")
+    assert subject == "gevent"
+    assert f"the environment variable {name} is 'nix', which gevent cannot use" in message
+    if name in ("GEVENT_RESOLVER", "GEVENT_FILE"):
+        assert not errors("thread")
 
 
 def test_check_warns_about_a_limit_of_memory_that_no_worker_keeps(mrq: Shell, project: Project) -> None:

@@ -48,6 +48,25 @@ class Listener:
             accepted.close()
 
 
+@pytest.mark.parametrize("setting", ["REDIS", "MONGODB", "BROKER", "STORE"])
+@pytest.mark.parametrize(
+    "address",
+    ["{0}:/:S3cretPw@127.0.0.1:1/0", "{0}//:S3cretPw@127.0.0.1:1/0", "{0}:anna:S3cretPw@127.0.0.1",
+     "{0}/anna:S3cretPw@127.0.0.1", "anna:S3cretPw@127.0.0.1:1", "{0}:///anna:S3cretPw@127.0.0.1"],
+)  # fmt: skip
+def test_a_mistyped_url_does_not_show_its_password(
+    mrq: Shell, project: Project, setting: str, address: str
+) -> None:
+    scheme = {"MONGODB": "mongodb"}.get(setting, "redis")
+    kind = {"MONGODB": "mongo"}.get(setting, "redis")
+    project.env.update({"MRQ_STORE": "", "MRQ_BROKER": kind, f"MRQ_{setting}": address.format(scheme)})
+    if setting == "STORE":
+        project.env["MRQ_REDIS"] = "redis://127.0.0.1:1/0"
+    for command in (["check"], ["queues"], ["run", "tasks.x", "--async"]):
+        said = mrq(*command, code=None)
+        assert "S3cretPw" not in said.out + said.err
+
+
 @pytest.fixture(scope="module")
 def ports() -> Iterator[dict[str, int]]:
     """The ports of servers by name."""

@@ -616,3 +616,15 @@ def test_a_directory_that_cannot_be_searched_is_said_to_hide_its_config_file(
         tmp_path.chmod(0o700)
     assert config.greenlets != 7
     assert load_config(environ={}).greenlets == 7
+
+
+@pytest.mark.parametrize("given", [["--broker", "x"], "broker=x", 5, [("broker", "x")]])
+def test_settings_that_are_no_dict_are_refused(given: object) -> None:
+    with pytest.raises(ConfigError, match="expected a dict of names and values"):
+        load_config(given, environ={})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", [5, None, b"broker"])
+def test_a_name_that_is_no_text_is_no_setting(name: object) -> None:
+    with pytest.raises(ConfigError, match="is not a setting of mrq"):
+        load_config({name: "x"}, environ={})  # type: ignore[dict-item]

@@ -74,6 +74,13 @@ def check_variables(*, are_patched: bool) -> None:
             raise _refusal(name, f"{shown(value)} makes no object with the method {method}")
 
 
+def check_all_variables() -> None:
+    """Raises ConfigError for a variable of gevent's with which no worker would start. For a process that is
+    not patched."""
+    check_variables(are_patched=False)
+    check_variables(are_patched=True)
+
+
 def _makes(value: object, method: str) -> bool:
     """Whether this is a class with such a method, or another callable."""
     return hasattr(value, method) if isinstance(value, type) else callable(value)
