@@ -262,7 +262,13 @@ def raises(when: str):
     fail()
 """
 
-NAMES = {"GreenletExit": "greenlet.GreenletExit", "Timeout": "gevent.timeout.Timeout", "Own": "around.Own"}
+NAMES = {"GreenletExit": "greenlet.GreenletExit", "Timeout": "gevent.timeout.Timeout"}
+
+
+def name_of(raised: str, module: str) -> str:
+    """The name of an exception that this module raises."""
+    own = {"Own": "Own", "Denying": "Denying", "bodiless": "bodiless.<locals>.Bodiless"}
+    return f"{module}.{own[raised]}" if raised in own else NAMES.get(raised, raised)
 
 
 @pytest.mark.parametrize("raised", RAISED)
@@ -275,7 +281,7 @@ def test_whatever_a_wrapper_and_the_code_in_it_raise_the_job_has_a_clear_outcome
     before, after = (project.queue("wrapped.returns", {"when": when}) for when in ("before", "after"))
     raising = [project.queue("wrapped.raises", {"when": when}) for when in ("never", "after")]
     project.work_off("--plugins", "around")
-    name = NAMES.get(raised, raised)
+    name = name_of(raised, "around")
     assert (project.ended(before).status, project.ended(before).exception_type) == (Status.FAILED, name)
     assert (project.ended(after).status, project.ended(after).result) == (Status.SUCCESS, "done")
     assert [project.ended(job).exception_type for job in raising] == [name, name]
@@ -391,8 +397,8 @@ def test_whatever_a_codec_raises_the_job_fails_with_it(coded: Project, raised: s
     jobs = [coded.queue("coded.returns", {key: "raises"}) for key in ("value", "decode")]
     last = coded.queue("coded.returns", {"value": 42})
     coded.work_off("--plugins", "coding")
-    names = {**NAMES, "Own": "coding.Own", "SystemExit": "mrq_core.errors.ConfigError"}
-    name = names.get(raised, raised)
+    exits = dict.fromkeys(("SystemExit", "KeyboardInterrupt"), "mrq_core.errors.ConfigError")
+    name = exits.get(raised, name_of(raised, "coding"))
     assert [(coded.ended(job).status, coded.ended(job).exception_type) for job in jobs] == [
         (Status.FAILED, name)
     ] * 2
