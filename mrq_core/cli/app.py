@@ -13,7 +13,7 @@ import typer
 from typer.core import TyperGroup
 
 from mrq_core import __version__
-from mrq_core.cli.options import dashed
+from mrq_core.cli.options import dashed, help_of
 
 _SETTINGS = {"token_normalize_func": dashed, "help_option_names": ["--help", "-h"]}
 _WORK, _LOOK, _CARE = "Work", "Look and change", "Care"
@@ -38,7 +38,7 @@ def application(name: str | None = None) -> typer.Typer:
         pretty_exceptions_enable=False,
         context_settings=_SETTINGS,
     )
-    app.callback()(mrq)
+    app.callback(help=help_of(mrq))(mrq)
     for each in [name] if name in _COMMANDS else _COMMANDS:
         _COMMANDS[each](app)
     return app

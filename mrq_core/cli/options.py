@@ -42,6 +42,8 @@ _PANELS = {
 }
 _FILTERS = "Which jobs"
 _COMMON = "Common"
+_WITHOUT_DOCSTRINGS = 2
+"""The level of optimization at which Python removes docstrings."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,6 +96,20 @@ def dashed(token: str) -> str:
     return token.replace("_", "-")
 
 
+def help_of(function: Callable[..., None]) -> str | None:
+    """The docstring of a command, for `--help`. `python -OO` removes it from the function, not from the
+    source."""
+    if function.__doc__ is not None or sys.flags.optimize < _WITHOUT_DOCSTRINGS:
+        return function.__doc__
+    import ast
+
+    try:
+        (definition,) = ast.parse(inspect.getsource(function)).body
+    except (OSError, SyntaxError, ValueError):  # the source is not installed, or is another one
+        return None
+    return ast.get_docstring(definition, clean=False) if isinstance(definition, ast.FunctionDef) else None
+
+
 def command(
     *groups: str, needs_output: bool = False, has_result: bool = True
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -137,7 +153,7 @@ def command(
         for parameter in parameters:
             _hide_type_of_switch(parameter)
         called.__name__ = function.__name__
-        called.__doc__ = function.__doc__
+        called.__doc__ = help_of(function)
         called.__annotations__ = {}
         own = inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)
         called.__signature__ = inspect.Signature([own, *parameters])  # type: ignore[attr-defined]

@@ -71,8 +71,12 @@ GROUPS = ("jobs", "queues", "workers")
 @pytest.fixture(scope="module")
 def told() -> dict[str, str]:
     """The help of every command and group, by its words: told by one process."""
+    return told_by(sys.executable)
+
+
+def told_by(*python: str) -> dict[str, str]:
     done = subprocess.run(
-        [sys.executable, "-c", HELP],
+        [*python, "-c", HELP],
         input=json.dumps(["", *COMMANDS, *GROUPS]),
         capture_output=True,
         text=True,
@@ -86,6 +90,10 @@ def told() -> dict[str, str]:
 def test_the_help_lists_all_commands_and_no_hidden_ones(told: dict[str, str]) -> None:
     for command in COMMANDS:
         assert f"│ {command.split()[0]}" in told[""]
+
+
+def test_the_help_is_the_same_where_python_removes_docstrings(told: dict[str, str]) -> None:
+    assert told_by(sys.executable, "-OO") == told
 
 
 @pytest.mark.parametrize("command", COMMANDS)
