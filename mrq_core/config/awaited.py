@@ -9,9 +9,12 @@ from types import FrameType
 from typing import Any
 from weakref import ref
 
+from mrq_core.frames import reading_frames
+
 _IMPORTS = "<frozen importlib._bootstrap>"
 
 
+@reading_frames
 def awaits(waiting: Iterable[int], wanted: int, frames: Mapping[int, FrameType]) -> int | None:
     """The first of the waiting threads that waits for the wanted thread, maybe by way of other threads.
 

@@ -20,6 +20,7 @@ from mrq_core.clock import monotonic
 from mrq_core.config.awaited import SpawnMark, awaits
 from mrq_core.drivers.forks import left_threads
 from mrq_core.errors import ConfigError
+from mrq_core.frames import current_frames
 
 if TYPE_CHECKING:
     from mrq_core.config.settings import Config
@@ -51,7 +52,7 @@ class _Loader(NamedTuple):
         is_here = self.native_thread == threading.get_native_id()
         greenlet = self.mark.spawner() if is_here else self.mark.greenlet
         suspended: FrameType | None = getattr(greenlet, "gr_frame", None)
-        return suspended or sys._current_frames().get(self.thread)
+        return suspended or current_frames().get(self.thread)
 
     def has_spawned_this(self) -> bool:
         """Whether this code runs in a greenlet that the loaded code has spawned."""
@@ -117,7 +118,7 @@ def loaded_now() -> Loading | None:
     others = {loader.thread: loader for loader in _loaders_elsewhere()}
     if not others:
         return None
-    frames = {**sys._current_frames(), here: sys._getframe()}
+    frames = {**current_frames(), here: sys._getframe()}
     for thread, loader in others.items():
         frame = loader.frame()
         if frame is not None:

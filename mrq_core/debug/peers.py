@@ -13,6 +13,7 @@ import gevent.ssl
 from mrq_core.contract.plain import printable
 from mrq_core.debug import io_texts
 from mrq_core.errors import on_one_line
+from mrq_core.frames import reading_frames
 
 VERBS = {
     **dict.fromkeys(("recv", "recv_into", "recvfrom", "recvfrom_into", "recvmsg"), "recv from"),
@@ -37,6 +38,7 @@ _FRAMES_MOST = 12
 _TEXT_MOST = 160
 
 
+@reading_frames
 def peer_of(frame: FrameType | None) -> str | None:
     """What a suspended greenlet waits for, such as ``recv from 127.0.0.1:6379``. None: for no socket of
     gevent. `frame`: its innermost frame."""

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 from weakref import WeakSet
 
 from mrq_core.contract.module_fields import spec_of
+from mrq_core.frames import current_frames
 
 
 class StartsAnew(Protocol):
@@ -73,12 +74,12 @@ def forget_module(name: str) -> None:
 def left_threads() -> set[int]:
     """The ids of the native threads that the fork has left in the parent. For hooks of
     `os.register_at_fork` in the child."""
-    return _threads - set(sys._current_frames())
+    return _threads - set(current_frames())
 
 
 def _before() -> None:
     global _threads
-    _threads = set(sys._current_frames())
+    _threads = set(current_frames())
 
 
 def _in_child() -> None:

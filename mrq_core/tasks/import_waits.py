@@ -17,6 +17,7 @@ from typing import Any
 from mrq_core.clock import monotonic
 from mrq_core.config.awaited import awaits, current_greenlet
 from mrq_core.contract.module_fields import is_initializing
+from mrq_core.frames import current_frames
 
 _FIRST_CHECK, _LONGEST_CHECK = 0.05, 5.0
 """Seconds until the first check whether the import waits for the caller. The pauses double."""
@@ -80,13 +81,13 @@ def _waits_for_caller(importer: int, frames: dict[int, FrameType]) -> bool:
     here = threading.get_ident()
     if importer not in frames:
         # The importing thread has ended. In a process that gevent has patched, its greenlet may be running.
-        return here in sys._current_frames()
+        return here in current_frames()
     return awaits([importer], here, {**frames, here: sys._getframe()}) is not None
 
 
 def _frames() -> dict[int, FrameType]:
     """The innermost frames of threads, and of greenlets that wait."""
-    frames = sys._current_frames()
+    frames = current_frames()
     if threading.get_ident() not in frames:
         frames |= {id(one): one.gr_frame for one in _greenlets() if one.gr_frame is not None}
     return frames

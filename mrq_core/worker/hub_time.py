@@ -14,11 +14,11 @@ code of the job. A signal asks such code once for which job it runs (`wants_to_k
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Sequence
 from contextvars import Context
 from types import CodeType, FrameType
 
+from mrq_core.frames import current_frames, reading_frames
 from mrq_core.running.context import current_context
 from mrq_core.running.helpers import run_in
 from mrq_core.worker.executions import Execution
@@ -119,10 +119,11 @@ class HubTime:
         """In the hub."""
         self._answered_at = asked_at
 
+    @reading_frames
     def _running_in(self, main_thread: int, undecided: Sequence[Execution]) -> Execution | None:
         """The job whose code runs in the main thread now, also in another greenlet. None: other code."""
         outermost = 0
-        frame: FrameType | None = sys._current_frames().get(main_thread)
+        frame: FrameType | None = current_frames().get(main_thread)
         while frame is not None:
             if frame.f_code is self._job_code:
                 return frame.f_locals.get("execution")

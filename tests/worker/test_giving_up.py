@@ -126,11 +126,11 @@ def closes(kind):
 def takes_database():
     while is_transaction_running():  # which would write into these files
         time.sleep(0.001)
-    for number in range(3, 100):
-        if ".sqlite3" in os.path.realpath(f"/proc/self/fd/{number}"):
-            os.close(number)
+    numbers = [n for n in range(3, 100) if ".sqlite3" in os.path.realpath(f"/proc/self/fd/{n}")]
     for number in range(20):
-        os.open(f"own{number}", os.O_RDWR | os.O_CREAT)
+        own = os.open(f"own{number}", os.O_RDWR | os.O_CREAT)
+        if number < len(numbers):
+            os.dup2(own, numbers[number])  # at once: the worker opens its files anew where they are closed
 
 
 @task

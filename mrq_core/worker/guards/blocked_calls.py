@@ -9,11 +9,12 @@ the socket in the frame of the thread that waits.
 from __future__ import annotations
 
 import os
-import sys
 from typing import Any
 from weakref import ReferenceType, ref
 
 from gevent import socket
+
+from mrq_core.frames import current_frames, reading_frames
 
 _MODULES = frozenset({"gevent._socketcommon", "gevent._socket3", "gevent.ssl", "gevent._ssl3"})
 
@@ -26,12 +27,13 @@ class BlockedCalls:
         """The sockets of the calls that the earlier look has found, and where each call was, by thread. Weak:
         finalizers of jobs must not run in the thread that looks."""
 
+    @reading_frames
     def unblock(self) -> set[int]:
         """Makes the sockets non-blocking again in whose calls threads have waited since the earlier look.
         Returns the threads, which a signal lets try again."""
         found: set[int] = set()
         calls: dict[int, tuple[ReferenceType[Any], int]] = {}
-        for thread, frame in sys._current_frames().items():
+        for thread, frame in current_frames().items():
             if frame.f_globals.get("__name__") not in _MODULES:
                 continue
             waiting: Any = frame.f_locals.get("self")

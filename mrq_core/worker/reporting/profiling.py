@@ -18,6 +18,7 @@ from mrq_core.clock import monotonic
 from mrq_core.contract.broker import Broker
 from mrq_core.contract.plain import printable
 from mrq_core.errors import BrokerError, on_one_line
+from mrq_core.frames import reading_frames
 from mrq_core.operations.requests import ANSWER_TTL, store_answer
 from mrq_core.worker.executions import Execution
 from mrq_core.worker.guards.native import get_ident, sleep, start_native_thread
@@ -214,6 +215,7 @@ class Profiler:
         self._following.discard(request_id)
 
 
+@reading_frames
 def _codes(frame: FrameType | None, outer: CodeType) -> list[CodeType]:
     """The code of the frames inside of `outer`, or of all frames where it is not among them; the innermost
     first."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import os
-import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import suppress
@@ -18,6 +17,7 @@ import greenlet
 from mrq_core.contract.plain import printable
 from mrq_core.debug.peers import peer_of
 from mrq_core.errors import on_one_line
+from mrq_core.frames import current_frames, reading_frames
 from mrq_core.operations.running_jobs import io_call_text, io_left_out_text
 from mrq_core.worker.executions import Execution
 from mrq_core.worker.guards.native import get_ident
@@ -37,10 +37,11 @@ def frame_of(execution: Execution, hub_thread: int) -> FrameType | None:
     greenlet = execution.greenlet
     frame: FrameType | None = getattr(greenlet, "gr_frame", None)
     if frame is None and greenlet is not None and not greenlet.dead and get_ident() != hub_thread:
-        frame = sys._current_frames().get(hub_thread)  # the job blocks the hub
+        frame = current_frames().get(hub_thread)  # the job blocks the hub
     return frame
 
 
+@reading_frames
 def short_stack(frame: FrameType | None) -> tuple[str, ...]:
     """The innermost frames, innermost last, without reading source files."""
     lines: list[str] = []
@@ -60,15 +61,20 @@ def full_stack(frame: FrameType | None) -> str:
     if frame is None:
         return "  has no frame at this moment\n"
     try:
-        frames = [
-            one for one in traceback.extract_stack(frame) if os.path.dirname(one.filename) != _TRACING_FOLDER
-        ]
+        frames = [one for one in _extracted(frame) if os.path.dirname(one.filename) != _TRACING_FOLDER]
         lines = traceback.format_list(frames[-_FRAMES_MOST:])
     except UnicodeError:  # the name of a source file cannot be encoded, until Python 3.12
         return "".join(f"  {line}\n" for line in short_stack(frame))
     except Exception as error:  # the frame changes while it is read in another thread
         return f"  cannot be read: {type(error).__name__}\n"
     return printable("".join(lines)[-_STACK_MOST:])
+
+
+def _extracted(frame: FrameType) -> traceback.StackSummary:
+    with reading_frames:
+        found = list(traceback.walk_stack(frame))
+    found.reverse()
+    return traceback.StackSummary.extract(iter(found))
 
 
 def io_lines(execution: Execution, frame: FrameType | None) -> str:
@@ -101,6 +107,7 @@ def other_greenlets(known: set[int], most: int) -> Iterator[tuple[str, FrameType
         yield on_one_line(str(name)), one.gr_frame
 
 
+@reading_frames
 def _is_of_worker(frame: FrameType | None) -> bool:
     """Whether the outermost function of a greenlet is the worker's."""
     if frame is None:
