@@ -12,13 +12,12 @@ import sys
 import threading
 from _thread import allocate_lock, get_ident, start_new_thread
 from collections.abc import Callable, Mapping
-from operator import attrgetter
 from typing import Any, TypeVar, cast
 
 from pymongo import MongoClient
 from pymongo.errors import ConfigurationError
-from pymongo.synchronous.pool import Pool
 
+from mrq_broker_mongo.server.pools import MrqPool
 from mrq_core.contract.signal_errors import raised_by_handler
 
 T = TypeVar("T")
@@ -29,31 +28,11 @@ _THREADS = "pymongo_"
 """How the names of the threads begin that pymongo starts for a client."""
 
 
-class _Condition(threading.Condition):
-    """A condition for `with` blocks that enter its lock by a call into C. `Condition.__enter__` is Python
-    code, in which a handler can raise when the lock is taken: the same call of pymongo then waits without
-    end, because it takes the lock again to put its counters right."""
-
-    def __init__(self, lock: Any) -> None:
-        super().__init__(lock)
-        self.enter_lock, self.exit_lock = lock.__enter__, lock.__exit__
-
-    __enter__ = property(attrgetter("enter_lock"))
-    __exit__ = property(attrgetter("exit_lock"))
-
-
-class _Pool(Pool):
-    def __init__(self, *args: Any, **more: Any) -> None:
-        super().__init__(*args, **more)
-        self.size_cond = _Condition(self.lock)
-        self._max_connecting_cond = _Condition(self.lock)
-
-
 def new_client(url: str, options: Mapping[str, Any]) -> MongoClient[dict[str, Any]]:
     """A client that connects in the background. Raises the errors of pymongo."""
     keep_quiet()
     try:
-        return MongoClient(url, _pool_class=_Pool, **options)
+        return MongoClient(url, _pool_class=MrqPool, **options)
     except (ConfigurationError, TypeError) as error:
         if "pool_class" not in str(error):
             raise

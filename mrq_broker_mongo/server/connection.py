@@ -44,7 +44,7 @@ from mrq_core.clock import DATETIMES, Clock, SystemClock, from_ms, monotonic, to
 from mrq_core.contract.signal_errors import raised_by_handler
 from mrq_core.drivers import answers
 from mrq_core.drivers.exits import too_late
-from mrq_core.drivers.forks import start_anew_in_children
+from mrq_core.drivers.forks import left_in_parent, start_anew_in_children
 from mrq_core.drivers.stack import ensure_stack
 from mrq_core.errors import BrokerCorrupt, BrokerUnavailable
 from mrq_core.failpoints import reach
@@ -224,6 +224,7 @@ class Connection:
                 f"MongoDB at {self.location.shown} cannot be called in a thread of pymongo, as by a handler "
                 "of its log lines: set the logger pymongo to INFO, or make the call in another thread"
             )
+        lock = self._lock  # a forked child has another one
         try:
             self._inside.add(thread)  # not before the block: a signal handler may raise between
             if self._is_away and self.knocks:
@@ -236,11 +237,15 @@ class Connection:
                     answer = work()
                     reach(f"{name}.after")
                     self._is_away = False
-                    return answer
+                    if lock is self._lock:
+                        return answer
+                    raise left_in_parent(f"MongoDB at {self.location.shown}")
                 except (*_FAILURES, AttributeError) as error:
                     raised = raised_by_handler(error)
                     if raised is not None:
                         raise passed_on(raised, self.location.shown) from raised.__cause__
+                    if lock is not self._lock:
+                        raise left_in_parent(f"MongoDB at {self.location.shown}") from error
                     if is_duplicate(error) or (isinstance(error, AttributeError) and not is_unread(error)):
                         raise  # which is an answer, or a mistake of ours
                     self._measured = None  # there may be another primary now
@@ -252,6 +257,8 @@ class Connection:
                 # Jitter, so that all who lost the server do not come back at the same moment.
                 time.sleep(backoff * random.uniform(0.5, 1.0))
                 backoff = min(backoff * 2, _BACKOFF_MOST)
+                if lock is not self._lock:
+                    raise left_in_parent(f"MongoDB at {self.location.shown}")
             raise AssertionError("the last attempt returns or raises")
         except BaseException as error:
             raised = raised_by_handler(error)
@@ -259,6 +266,9 @@ class Connection:
                 self._leave_client()
             if raised is not None and raised is not error:  # of `threading`: pymongo starts threads
                 raise passed_on(raised, self.location.shown) from raised.__cause__
+            # A copy of a greenlet gives back a lock that pymongo has freed for the child.
+            if lock is not self._lock and isinstance(error, RuntimeError):
+                raise left_in_parent(f"MongoDB at {self.location.shown}") from error
             if raised is None and lacks_threads(error):
                 raise without_threads(error, self.location) from error
             raise

@@ -24,7 +24,7 @@ from mrq_core.clock import Clock, SystemClock, monotonic
 from mrq_core.contract.signal_errors import raised_by_handler
 from mrq_core.drivers import answers
 from mrq_core.drivers.exits import has_stopped_threads, too_late
-from mrq_core.drivers.forks import start_anew_in_children
+from mrq_core.drivers.forks import left_in_parent, start_anew_in_children
 from mrq_core.drivers.stack import ensure_stack
 from mrq_core.errors import BrokerCorrupt, BrokerUnavailable
 
@@ -137,9 +137,13 @@ class Connection:
         ensure_stack()
         deadline = monotonic() + self._timeout
         left, backoff = _REPEATS if repeatable else 0, _BACKOFF_FIRST
+        lock = self._lock  # a forked child has another one
         while True:
             try:
-                return work(self._connected())
+                answer = work(self._connected())
+                if lock is self._lock:
+                    return answer
+                raise left_in_parent(f"Redis at {self.location.shown}")
             except exceptions.MaxConnectionsError as error:  # nothing was sent
                 if monotonic() >= deadline:
                     raise translated(error, self.location.shown, self._timeout) from error
@@ -148,6 +152,8 @@ class Connection:
                 raised = raised_by_handler(error)
                 if raised is not None:
                     raise raised from raised.__cause__
+                if lock is not self._lock:
+                    raise left_in_parent(f"Redis at {self.location.shown}") from error
                 if code_of(error) == "READONLY":  # a failover has made it a replica: find the new primary
                     self._disconnect()
                 lost = isinstance(error, exceptions.ConnectionError) and not isinstance(
@@ -158,6 +164,8 @@ class Connection:
                 left, pause, backoff = left - 1, backoff, min(backoff * 2, _BACKOFF_MOST)
             # Jitter, so that not all clients come back at the same moment.
             time.sleep(pause * random.uniform(0.5, 1.0))
+            if lock is not self._lock:
+                raise left_in_parent(f"Redis at {self.location.shown}")
 
     def _disconnect(self) -> None:
         link = self._link

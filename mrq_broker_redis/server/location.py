@@ -21,7 +21,13 @@ try:
 except ImportError:  # before redis-py 7.1
     DriverInfo = None  # type: ignore[assignment, misc]
 
-from mrq_broker_redis.server.parser import DeadlineParser, closed_if_interrupted, log_in, set_up
+from mrq_broker_redis.server.parser import (
+    DeadlineParser,
+    closed_if_interrupted,
+    keep_in_process,
+    log_in,
+    set_up,
+)
 from mrq_core.config.secrets import hide_password, shown_url
 from mrq_core.config.urls import is_host, url_and_prefix, why_wrong
 from mrq_core.contract.driver import Opening
@@ -53,9 +59,11 @@ _FORMATS = {
 
 
 class _SSLConnection(redis.SSLConnection):
-    """A connection whose handshake has the timeout of connecting: a server without TLS never answers."""
+    """A connection whose handshake has the timeout of connecting: a server without TLS never answers. A child
+    that is forked amid the handshake takes no part in it."""
 
     def _wrap_socket_with_ssl(self, sock: Any) -> Any:
+        keep_in_process(self, sock)
         sock.settimeout(self.socket_connect_timeout)
         wrapped = super()._wrap_socket_with_ssl(sock)  # type: ignore[no-untyped-call]
         wrapped.settimeout(self.socket_timeout)
@@ -74,7 +82,7 @@ class _SentinelConnection(SentinelManagedConnection):
         return super().read_response(disable_decoding, disconnect_on_error=disconnect_on_error, **more)
 
 
-class _SentinelSSLConnection(_SentinelConnection, SentinelManagedSSLConnection):
+class _SentinelSSLConnection(_SentinelConnection, SentinelManagedSSLConnection, _SSLConnection):
     """The same with TLS."""
 
 
@@ -270,10 +278,17 @@ def _check_number(database: str) -> None:
 def _client(url: str, options: Mapping[str, Any]) -> Any:
     client = redis.Redis.from_url(url, **options)
     pool = client.connection_pool
-    if pool.connection_class is redis.SSLConnection:
-        pool.connection_class = _SSLConnection
+    if _use_own_tls(pool):
         _with_version_number(pool.connection_kwargs)
     return client
+
+
+def _use_own_tls(pool: Any) -> bool:
+    """Gives a pool for TLS our class of connections. Returns whether it is such a pool."""
+    if pool.connection_class is not redis.SSLConnection:
+        return False
+    pool.connection_class = _SSLConnection
+    return True
 
 
 def _sentinel(url: str, prefix: str, common: dict[str, Any]) -> Location:
@@ -307,6 +322,8 @@ def _sentinel(url: str, prefix: str, common: dict[str, Any]) -> Location:
         sentinel: Any = Sentinel(  # type: ignore[no-untyped-call]
             hosts, sentinel_kwargs=for_sentinels
         )
+        for one in sentinel.sentinels:
+            _use_own_tls(one.connection_pool)
         return sentinel.master_for(unquote(service), **for_primary)
 
     return Location(connect, hide_password(url), prefix)

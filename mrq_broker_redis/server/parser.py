@@ -7,6 +7,7 @@ ever.
 from __future__ import annotations
 
 import inspect
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -16,6 +17,7 @@ from redis.exceptions import ConnectionError, TimeoutError
 
 from mrq_broker_redis.server.packing import set_packer
 from mrq_core.clock import monotonic
+from mrq_core.drivers.child_sockets import keep_from_children
 
 _UNSET: Any = inspect.signature(_HiredisParser.read_from_socket).parameters["timeout"].default
 """What redis-py passes for the timeout of the connection; versions keep it in different modules."""
@@ -72,9 +74,18 @@ class DeadlineParser(_HiredisParser):
 def set_up(connection: Any) -> None:
     """Gives a connection this parser and the packer before its login, where redis-py has chosen those of
     hiredis: the clients of sentinels and of clusters do not take them as options."""
+    keep_in_process(connection, connection._sock)
     set_packer(connection)
     if type(connection._parser) is _HiredisParser:
         connection.set_parser(DeadlineParser)
+
+
+def keep_in_process(connection: Any, sock: Any) -> None:
+    """Keeps a connection, which has connected this socket, from forked children. Raises ConnectionError in a
+    child that was forked while it connected."""
+    if connection.pid != os.getpid():
+        raise ConnectionError("the parent of this process has opened the connection")
+    keep_from_children(sock.fileno())
 
 
 def log_in(connection: Any) -> None:

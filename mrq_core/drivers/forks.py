@@ -15,6 +15,8 @@ from typing import Any, Protocol
 from weakref import WeakSet
 
 from mrq_core.contract.module_fields import spec_of
+from mrq_core.drivers import child_sockets
+from mrq_core.errors import BrokerUnavailable
 from mrq_core.frames import current_frames
 
 
@@ -22,7 +24,7 @@ class StartsAnew(Protocol):
     """An object with connections and locks."""
 
     def start_anew(self) -> None:
-        """Makes new locks, and leaves connections to the parent: neither uses nor closes them."""
+        """Makes new locks, and leaves connections to the parent: neither uses nor ends them."""
 
 
 _objects: WeakSet[StartsAnew] = WeakSet()
@@ -33,6 +35,14 @@ _threads: set[int] = set()
 def start_anew_in_children(one: StartsAnew) -> None:
     """Calls `start_anew` in each child that this process forks from now on."""
     _objects.add(one)
+
+
+def left_in_parent(where: str) -> BrokerUnavailable:
+    """The error of a call, in a child that was forked amid it."""
+    return BrokerUnavailable(
+        f"this process was forked while its parent called {where}: the call goes on in the parent, and has "
+        "no answer here"
+    )
 
 
 def forget_imports(*, of: Container[int] | None = None) -> None:
@@ -83,6 +93,7 @@ def _before() -> None:
 
 
 def _in_child() -> None:
+    child_sockets.leave_to_parent()
     forget_imports(of=left_threads())
     for one in list(_objects):
         one.start_anew()

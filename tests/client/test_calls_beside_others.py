@@ -64,6 +64,63 @@ for thread in threads:
 print(Queue("children").size(), Queue("default").size() == calls + 1)
 """
 
+BESIDE_GREENLETS = """
+import os
+import sys
+os.environ["GEVENT_RESOLVER"] = "block"  # copies of greenlets that wait for a thread of gevent do not end
+import gevent.monkey
+gevent.monkey.patch_all()
+import gevent
+from mrq_core import Queue, configure, queue_job
+from mrq_core.errors import BrokerUnavailable
+
+parent = os.getpid()
+wait_blocking = gevent.monkey.get_original("os", "waitpid")  # so that the child is the first to read
+answers, errors, children = [], [], []
+
+def call():
+    for _ in range(10):
+        try:
+            answers.append(queue_job("tasks.x", queue="parent"))
+        except BrokerUnavailable as error:
+            errors.append(error)
+        if os.getpid() != parent:
+            return
+
+def call_in_child():
+    answers.clear()
+    if connects:  # gevent reports the copies of threads that were just starting
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+    queue_job("tasks.x", queue="children")
+    if connects:  # some copies wait for seconds until pymongo gives up
+        gevent.sleep(0.05)
+    else:
+        gevent.joinall(callers)
+    os._exit(1 if answers or not all("was forked" in str(error) for error in errors) else 0)
+
+connects = sys.argv[1:] == ["connects"]
+queue_job("tasks.x", queue="first")
+if connects:
+    configure()  # the next call connects anew
+else:
+    gevent.joinall([gevent.spawn(queue_job, "tasks.x", queue="first") for _ in range(4)])
+callers = [gevent.spawn(call) for _ in range(4)]
+for _ in range(10):
+    gevent.sleep(0.001 if connects else 0)
+    child = os.fork()
+    if not child:
+        call_in_child()
+    if connects:
+        children.append(child)
+    else:
+        assert wait_blocking(child, 0)[1] == 0
+gevent.joinall(callers)
+assert not errors, errors
+for child in children:
+    assert os.waitpid(child, 0)[1] == 0
+print(Queue("children").size(), Queue("parent").size(), len(set(answers)))
+"""
+
 IN_A_LOG_HANDLER = """
 import logging
 from mrq_core import MrqError, Queue, queue_job
@@ -148,10 +205,11 @@ print(Queue("default").size())
 """
 
 
-def output_of(program: str, address: brokers.Address) -> str:
+def output_of(program: str, address: brokers.Address, *arguments: str) -> str:
     """What the program prints. It has to end in time, and without a word on standard error."""
     done = subprocess.run(
-        [sys.executable, "-W", "ignore:This process:DeprecationWarning", "-c", program],  # that it forks
+        # It forks beside threads.
+        [sys.executable, "-W", "ignore:This process:DeprecationWarning", "-c", program, *arguments],
         env={**os.environ, "MRQ_BROKER": address.broker, "MRQ_STORE": address.store},
         capture_output=True, text=True, timeout=PATIENCE, check=False,
     )  # fmt: skip
@@ -167,6 +225,12 @@ def test_functions_that_a_program_runs_around_each_fork_make_calls(name: str, tm
 @pytest.mark.parametrize("name", brokers.PARAMS)
 def test_a_fork_that_waits_for_the_lock_of_a_caller_ends(name: str, tmp_path: Path) -> None:
     assert output_of(HOLDS_A_LOCK, brokers.address_of(name, tmp_path)) == "10 True\n"
+
+
+@pytest.mark.parametrize("name", [one for one in brokers.PARAMS if one != "sqlite"])
+@pytest.mark.parametrize("state", ["wait", "connects"])
+def test_a_child_takes_no_replies_to_calls_of_other_greenlets(name: str, state: str, tmp_path: Path) -> None:
+    assert output_of(BESIDE_GREENLETS, brokers.address_of(name, tmp_path), state) == "10 40 40\n"
 
 
 @pytest.mark.parametrize("name", brokers.PARAMS)
