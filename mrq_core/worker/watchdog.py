@@ -5,7 +5,7 @@ A native thread checks all jobs ten times a second. For a job with a due interru
 1. It asks the hub to raise the interrupt in the job's greenlet: enough for a job that waits.
 2. If the hub does not respond, a job keeps the processor: SIGALRM interrupts the main thread, and the
    handler raises the interrupt if the current greenlet is the job's. Both steps are repeated, because a
-   task may swallow the interrupt, or be shielded for a while.
+   task or a function in C may swallow the interrupt, or the task may be shielded for a while.
 3. After a grace period the worker is given up (`giving_up.py`): the overdue job is settled by its interrupt,
    all others as interrupted, and the process exits. No job is lost; they are claimed again.
 
@@ -20,6 +20,7 @@ Only the code of the task and of plugins around it is ever interrupted: see `Job
 
 from __future__ import annotations
 
+import random
 import signal
 import threading
 from collections.abc import Callable, Collection, Sequence
@@ -48,6 +49,8 @@ ends, `LEAVE_WITHIN` after the interrupt."""
 _HUB_TIME = 0.2
 """Seconds for the hub to respond before the signal is sent."""
 _REPEAT = 1.0
+_SOON_LEAST, _SOON_MOST = 0.001, 0.003
+"""Seconds until the timer of the kernel sends the signal, at random."""
 
 _LOCKING_MODULES = frozenset(
     {
@@ -71,6 +74,8 @@ class _Tries:
         self.has_reached = False
         """Whether the interrupt was raised in the job's greenlet since then."""
         self.has_signalled = False
+        self.has_raised = False
+        """Whether the handler of the signal has raised the interrupt."""
 
 
 class Watchdog:
@@ -100,6 +105,9 @@ class Watchdog:
         self._unblocked: Mailbox[None] = Mailbox(_tell_unblocked)
         self._blocked = BlockedCalls()
         self._main_thread = 0
+        self._timer: tuple[float, float] | None = None
+        """The timer of a task that was replaced: its monotonic time, and its interval."""
+        self._random = random.Random()
         self._loop = NativeLoop(self._check, first_pause=TICK, finish=lambda: None)
 
     def start(self) -> None:
@@ -122,6 +130,7 @@ class Watchdog:
         # Nothing may release the GIL before the interrupts: code in C would take it again for a while, and
         # the job that keeps the processor could not be told any more.
         now = monotonic()
+        self._give_timer_back(now)
         undecided = self._executions.undecided()
         kept_waiting = self._examine_hub(now, undecided)
         for execution in undecided:
@@ -188,7 +197,27 @@ class Watchdog:
             self._mailbox.send(execution)
         if running is execution or is_stuck:
             tries.has_signalled = True
-            signal.pthread_kill(self._main_thread, signal.SIGALRM)
+            if tries.has_raised:
+                self._signal_at_random(now)
+            else:
+                signal.pthread_kill(self._main_thread, signal.SIGALRM)
+
+    def _signal_at_random(self, now: float) -> None:
+        """Sends the signal while the main thread runs.
+
+        Some functions in C drop what a handler raises, such as `int` while it makes the text of its error. A
+        loop that calls one gives the GIL to this thread in one place only, so that it would always meet a
+        signal of this thread in that function.
+        """
+        soon = self._random.uniform(_SOON_LEAST, _SOON_MOST)
+        left, interval = signal.setitimer(signal.ITIMER_REAL, soon)
+        if left and self._timer is None:
+            self._timer = now + left, interval
+
+    def _give_timer_back(self, now: float) -> None:
+        if self._timer is not None:
+            (at, interval), self._timer = self._timer, None
+            signal.setitimer(signal.ITIMER_REAL, max(at - now, _SOON_LEAST), interval)
 
     def _raise_in_greenlet(self, execution: Execution) -> None:
         """In the hub: throws the interrupt into the waiting greenlet of the job."""
@@ -210,6 +239,8 @@ class Watchdog:
             interrupt = execution.interrupt_at(monotonic())
             if interrupt is not None and execution.context.accept(interrupt, threading.get_ident()):
                 self._note_reached(execution)
+                if (tries := self._tries.get(execution)) is not None:
+                    tries.has_raised = True
                 raise interrupt
 
     def _note_reached(self, execution: Execution) -> None:

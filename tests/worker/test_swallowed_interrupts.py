@@ -311,3 +311,49 @@ def test_an_interrupt_that_a_task_makes_up_is_a_failure(project: Project, kind: 
     project.worker("--burst")
     record = project.ended(job)
     assert (record.status, record.claims) == (Status.FAILED, 1)
+
+
+REFUSING = """
+from mrq_core import task
+
+
+@task(timeout=0.3)
+def once():
+    while True:
+        try:
+            int("x")
+        except ValueError:
+            pass
+
+
+@task(timeout=0.3)
+def twice():
+    while True:
+        try:
+            int("x")
+        except ValueError:
+            try:
+                int("y")
+            except ValueError:
+                pass
+
+
+@task(timeout=0.3, isolate=True)
+def isolated():
+    once.function()
+"""
+
+
+@pytest.mark.parametrize("name", ["once", "twice", "isolated"])
+def test_a_function_in_c_that_drops_the_interrupt_of_a_loop_keeps_the_loop_for_seconds_only(
+    project: Project, name: str
+) -> None:
+    """`int` checks for signals while it makes the text of its error, and drops what a handler raises."""
+    project.write("refusing.py", REFUSING)
+    job = project.queue(f"refusing.{name}")
+    other = project.queue("tasks.noted", {"word": "other", "seconds": 0.1})
+    worker = project.work_off("--greenlets", "2")
+    assert project.ended(job).status == Status.TIMEOUT, worker.output
+    assert "could not be ended" not in worker.output
+    record = project.ended(other)
+    assert (record.status, record.claims) == (Status.SUCCESS, 1)
