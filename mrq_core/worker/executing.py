@@ -201,8 +201,7 @@ class Executing:
         if self._parent is not None:
             self._parent.expect(timeout)
         if timeout:
-            execution.deadline = monotonic() + timeout
-            execution.interrupt_from(execution.deadline, partial(timeout_interrupt, timeout))
+            execution.limit_run(monotonic() + timeout, partial(timeout_interrupt, timeout))
             if self._stopping.is_killing:  # a signal in the middle of the call above may have been lost
                 execution.interrupt_from(monotonic(), stop_interrupt)
 

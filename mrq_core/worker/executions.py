@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from mrq_core.worker.solo.solo_handle import SoloProcess
 
 
+_Due = tuple[float, Callable[[], Interrupt]]
+"""A monotonic time, and what makes the interrupt."""
+
+
 class ClaimKind(ABC):
     """How the broker is told about claims of one kind. All executions of a kind share one object.
 
@@ -79,7 +83,7 @@ class Execution:
     """
 
     __slots__ = (
-        "__weakref__", "_decided", "_import_due", "claim", "context", "deadline", "due", "greenlet", "io",
+        "__weakref__", "_decided", "_limit", "_request", "claim", "context", "deadline", "greenlet", "io",
         "kind", "lost", "process", "record", "started", "stored_progress",
     )  # fmt: skip
 
@@ -91,8 +95,10 @@ class Execution:
         self.greenlet: Any = None
         self.started = monotonic()
         self.deadline: float | None = None
-        self.due: tuple[float, Callable[[], Interrupt]] | None = None
-        self._import_due: tuple[float, Callable[[], Interrupt]] | None = None
+        self._limit: _Due | None = None
+        """The end of the time for the import or the code. Only the hub sets it."""
+        self._request: _Due | None = None
+        """The request to interrupt the job: by a cancel, a stop, or because its claim is lost."""
         self.lost = False
         self.process: SoloProcess | None = None
         """The process in which the job runs solo."""
@@ -110,37 +116,43 @@ class Execution:
         """Sets the outcome. False: another outcome was decided before. Atomic, in any thread."""
         return self._decided.setdefault("outcome", outcome) is outcome
 
-    def interrupt_from(self, moment: float, interrupt: Callable[[], Interrupt]) -> None:
-        """Requests an interrupt at that monotonic time, unless an earlier one is requested. The interrupt is
-        made when it is due, because most jobs end before."""
-        due = self.due
-        if due is None or moment < due[0]:
-            self.due = (moment, interrupt)
+    @property
+    def due(self) -> _Due | None:
+        """The earliest interrupt. None: there is none."""
+        limit, request = self._limit, self._request
+        if limit is None or (request is not None and request[0] < limit[0]):
+            return request
+        return limit
 
-    def postpone(self, seconds: float) -> None:
-        """Postpones the timeout or the limit of the import. Requests to interrupt the job stay. In a native
-        thread while other code keeps the hub, which alone sets these limits."""
-        due = self.due
-        if due is None:
-            return
-        later = (due[0] + seconds, due[1])
-        if due is self._import_due:
-            self._import_due = later
-        elif due[0] == self.deadline:
-            self.deadline = later[0]
-        else:
-            return
-        self.due = later
+    def interrupt_from(self, moment: float, interrupt: Callable[[], Interrupt]) -> None:
+        """Requests an interrupt at that monotonic time, unless an earlier one is requested. In any thread.
+        The interrupt is made when it is due, because most jobs end before."""
+        request = self._request
+        if request is None or moment < request[0]:
+            self._request = (moment, interrupt)
+
+    def limit_run(self, moment: float, interrupt: Callable[[], Interrupt]) -> None:
+        """Sets the deadline: interrupts the code at that monotonic time."""
+        self.deadline = moment
+        self._limit = (moment, interrupt)
 
     def limit_import(self, moment: float, interrupt: Callable[[], Interrupt]) -> None:
-        """Requests an interrupt at that monotonic time, until `end_import`."""
-        self.interrupt_from(moment, interrupt)
-        self._import_due = self.due
+        """Interrupts the import at that monotonic time, until `end_import`."""
+        self._limit = (moment, interrupt)
 
     def end_import(self) -> None:
-        """Withdraws the interrupt of the import."""
-        if self._import_due is not None and self.due is self._import_due:
-            self.due = None
+        """Withdraws the interrupt of the import. Requests to interrupt the job stay."""
+        self._limit = None
+
+    def postpone(self, seconds: float) -> None:
+        """Postpones the timeout or the limit of the import. In a native thread while other code keeps the
+        hub, which alone sets these limits."""
+        limit = self._limit
+        if limit is None:
+            return
+        self._limit = later, _ = (limit[0] + seconds, limit[1])
+        if limit[0] == self.deadline:
+            self.deadline = later
 
     def interrupt_at(self, now: float) -> Interrupt | None:
         """The interrupt that is due at this monotonic time. None: no interrupt is due."""

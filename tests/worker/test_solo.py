@@ -522,3 +522,17 @@ def test_a_default_that_a_flag_gives_holds_in_the_process_of_a_solo_job(solo: Pr
     record = solo.ended(job)
     assert isinstance(record.result, dict)
     assert record.result["flag"] == 1
+
+
+def test_a_cancel_ends_isolated_jobs_that_wait_for_a_process_and_those_whose_process_starts(
+    solo: Project,
+) -> None:
+    jobs = [solo.queue("solo.slow_progress") for _ in range(8)]
+    solo.worker("--greenlets", "8", "--solo-processes", "2")
+    until(
+        lambda: all(solo.client.fetch(job).status is Status.STARTED for job in jobs),
+        what="all jobs to be claimed",
+    )
+    for job in jobs:
+        solo.job(job).cancel(interrupt=True)
+    assert [solo.ended(job).status for job in jobs] == [Status.CANCEL] * 8

@@ -99,8 +99,8 @@ class SoloProcesses:
         try:
             execution.started = monotonic()
             process = SoloProcess(self._fork_server())
-            execution.process = process
             process.send(self._start_of(execution))
+            execution.process = process  # not before: an interrupt must not be the first message
             self._limit_import(execution)
             return self._follow(execution, process)
         except OSError as error:  # no memory, too many processes or files
@@ -135,16 +135,31 @@ class SoloProcesses:
             self._suspects_waiting -= 1
 
     def _acquire(self, execution: Execution, deadline: float | None) -> Outcome | None:
-        while not self._slots.acquire(timeout=_WAIT_SLICE):
-            now = monotonic()
-            interrupt = execution.interrupt_at(now)
-            if self._stopping.is_stopping or isinstance(interrupt, JobInterrupt):
-                return self._given_back(0.0)
-            if interrupt is not None:
-                return self._outcomes.forced(execution.context, interrupt, execution.started)
-            if deadline is not None and now > deadline:
-                return self._wait_in_queue()
-        return None
+        while True:
+            has_slot = self._slots.acquire(timeout=_WAIT_SLICE)
+            outcome = self._outcome_of_wait(execution, deadline, has_slot)
+            if outcome is None and has_slot:
+                return None
+            if outcome is not None:
+                if has_slot:
+                    self._slots.release()
+                return outcome
+
+    def _outcome_of_wait(
+        self, execution: Execution, deadline: float | None, has_slot: bool
+    ) -> Outcome | None:
+        """The outcome of an attempt that must not start, or wait any more. None: it may."""
+        now = monotonic()
+        interrupt = execution.interrupt_at(now)
+        if isinstance(interrupt, JobInterrupt):
+            return self._given_back(0.0)
+        if interrupt is not None:
+            return self._outcomes.forced(execution.context, interrupt, execution.started)
+        if has_slot:
+            return None
+        if self._stopping.is_stopping:
+            return self._given_back(0.0)
+        return self._wait_in_queue() if deadline is not None and now > deadline else None
 
     def _wait_in_queue(self) -> Outcome:
         return self._given_back(_LONGEST_WAIT * random.uniform(0.5, 1.5))
