@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import msgspec
 from redis import exceptions
 
-from mrq_broker_redis.server.failures import code_of, translated
+from mrq_broker_redis.server.failures import code_of, failed_to_connect, translated
 from mrq_broker_redis.server.links import Link
 from mrq_broker_redis.server.location import Location
 from mrq_broker_redis.server.scripts import OPENING, script
@@ -26,7 +26,7 @@ from mrq_core.drivers import answers
 from mrq_core.drivers.exits import has_stopped_threads, too_late
 from mrq_core.drivers.forks import left_in_parent, start_anew_in_children
 from mrq_core.drivers.stack import ensure_stack
-from mrq_core.errors import BrokerCorrupt, BrokerUnavailable
+from mrq_core.errors import BrokerCorrupt, BrokerUnavailable, MrqError, shown_error
 
 T = TypeVar("T")
 
@@ -162,6 +162,15 @@ class Connection:
                 if not (left and lost and monotonic() + backoff < deadline):
                     raise translated(error, self.location.shown, self._timeout) from error
                 left, pause, backoff = left - 1, backoff, min(backoff * 2, _BACKOFF_MOST)
+            except Exception as error:  # of code that stands for the network, such as that of a test library
+                is_ours = isinstance(error, MrqError) or raised_by_handler(error) is not None
+                if is_ours or not failed_to_connect(error):
+                    raise
+                why = shown_error(error)
+                raise BrokerUnavailable(
+                    f"Redis at {self.location.shown} cannot be reached, because other code of this process "
+                    f"has replaced its sockets: {why}"
+                ) from error
             # Jitter, so that not all clients come back at the same moment.
             time.sleep(pause * random.uniform(0.5, 1.0))
             if lock is not self._lock:

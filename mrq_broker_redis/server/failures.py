@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import re
 
+import redis.connection
 from redis import exceptions
 
 from mrq_broker_redis.server.location import CONNECTIONS_MOST
+from mrq_core.contract.exception_fields import frames_of
 from mrq_core.drivers import open_files
 from mrq_core.errors import BrokerCorrupt, BrokerError, BrokerUnavailable, CallRefused
 
+_CONNECTIONS = redis.connection.__file__
 _MEANINGS = {
     "OOM": "it has reached its maxmemory, and has written nothing; raise maxmemory or free some "
     "memory (mrq needs maxmemory-policy noeviction)",
@@ -77,6 +80,17 @@ def code_of(error: Exception) -> str:
 def is_forbidden(error: BrokerError) -> bool:
     """Whether the ACL of the user forbids what the translated call needs."""
     return isinstance(error.__cause__, Exception) and code_of(error.__cause__) == "NOPERM"
+
+
+def failed_to_connect(error: Exception) -> bool:
+    """Whether redis-py was making a connection when this was raised."""
+    step = frames_of(error)
+    while step is not None:
+        code = step.tb_frame.f_code
+        if code.co_filename == _CONNECTIONS and code.co_name.lstrip("_").startswith("connect"):
+            return True
+        step = step.tb_next
+    return False
 
 
 def translated(error: Exception, where: str, timeout: float) -> BrokerError:

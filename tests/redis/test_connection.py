@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -242,6 +243,22 @@ def test_a_server_that_is_away_is_named_without_its_password() -> None:
     assert "start it" in str(raised.value)
     assert "geheim" not in str(raised.value)
     broker.close()
+
+
+class _NoSocket(socket.socket):
+    """As of a library that keeps tests from the network."""
+
+    def __init__(self, *args: object, **more: object) -> None:
+        raise RuntimeError("the network is disabled")
+
+
+def test_sockets_that_other_code_has_replaced_are_told(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    with closing(open_broker(place)) as broker:
+        monkeypatch.setattr(socket, "socket", _NoSocket)
+        with pytest.raises(BrokerUnavailable, match=r"has replaced its sockets: .*the network is disabled"):
+            broker.queue_names()
+        monkeypatch.undo()
+        assert broker.queue_names() == []
 
 
 def test_a_wrong_password_is_said_so() -> None:
