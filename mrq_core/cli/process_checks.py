@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import socket
 from collections.abc import Callable
 from functools import partial
 
@@ -11,7 +12,7 @@ from mrq_core.cli.dashboard_command import missing_library
 from mrq_core.config.settings import Config
 from mrq_core.contract.broker import Broker
 from mrq_core.contract.queries import Finding
-from mrq_core.errors import ConfigError, InvalidValue
+from mrq_core.errors import ConfigError, InvalidValue, shown
 from mrq_core.running.log_handlers import check_log_file
 from mrq_core.running.log_lines import checked_formatter
 from mrq_core.worker.guards.patching import check_all_variables
@@ -38,10 +39,13 @@ def process_findings(config: Config, broker: Broker) -> list[Finding]:
         checks.append(("REPORT_FILE", lambda: _check_report_file(config.report_file)))
     if config.processes:
         checks.append(("PROCESSES", lambda: check_number(config.processes)))
+    if config.admin_port:
+        checks.append(("ADMIN_IP", partial(_check_address, "ADMIN_IP", config.admin_ip)))
     if any(name.startswith("GEVENT") for name in os.environ):  # gevent takes long to import
         checks.append(("gevent", check_all_variables))
     if missing_library() is None:
         checks.append(("dashboard", lambda: _check_dashboard(config)))
+        checks.append(("DASHBOARD_IP", partial(_check_address, "DASHBOARD_IP", config.dashboard_ip)))
     errors = [finding for subject, check in checks for finding in _found(subject, check)]
     return errors + _memory_findings(config.max_memory) + _address_findings(config)
 
@@ -71,6 +75,18 @@ def _address_findings(config: Config) -> list[Finding]:
         return []
     advice = "Until then, `mrq dashboard` does not start without --insecure."
     return [Finding(level="warning", subject="DASHBOARD_IP", message=message, advice=advice)]
+
+
+def _check_address(setting: str, address: str) -> None:
+    """Raises ConfigError for what is neither an address nor the name of a machine. Which machine it is does
+    not matter: workers and dashboard may run on others."""
+    try:
+        socket.getaddrinfo(address, None)
+    except (OSError, UnicodeError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise ConfigError(
+            f"{setting} is {shown(address)} ({why}): expected an address of the machine"
+        ) from error
 
 
 def _check_report_file(path: str) -> None:

@@ -220,6 +220,13 @@ def test_check_finds_settings_with_which_no_worker_or_dashboard_starts(
     assert words in mrq(*command, code=2).err.replace("\n", " ")
 
 
+def test_check_finds_what_is_no_address(mrq: Shell, project: Project) -> None:
+    project.write("mrq-config.py", "ADMIN_PORT = 5555\nADMIN_IP = DASHBOARD_IP = 'no..address'\n")
+    errors = [one for one in mrq("check", "--json", code=1).json if one["level"] == "error"]
+    assert [one["name"] for one in errors] == ["ADMIN_IP", "DASHBOARD_IP"]
+    assert all("expected an address of the machine" in one["message"] for one in errors)
+
+
 @pytest.mark.parametrize("name", ["GEVENT_RESOLVER", "GEVENT_LOOP", "GEVENT_THREADPOOL", "GEVENT_FILE"])
 def test_check_finds_a_variable_of_gevent_with_which_no_worker_starts(project: Project, name: str) -> None:
     def errors(value: str) -> list[tuple[str, str]]:
