@@ -49,6 +49,7 @@ from mrq_core.errors import (
     shortened,
     shown,
     shown_error,
+    type_name,
 )
 from mrq_core.plugins import hookspecs, installed
 from mrq_core.plugins.validation import check_plugin, may_be_function
@@ -255,22 +256,24 @@ class Plugins:
                 add_note(error, note)
                 raise
             done = "left" if changed is None or changed is given else "returned"
-            if changed is None:
-                changed = given
-            if not isinstance(changed, JobRecord) or changed.id != record.id:
-                kind = type(changed).__name__
-                found = (
-                    f"a {kind} with the id {shown(changed.id)}"
-                    if isinstance(changed, JobRecord)
-                    else f"a {kind}"
-                )
-                raise ConfigError(
-                    f"{where} returned {found}: expected None, or a JobRecord with the id {record.id!r}"
-                )
+            found: Any = given if changed is None else changed
+            expected = f"expected None, or a JobRecord with the id {record.id!r}"
+            if not issubclass(type(found), JobRecord):
+                raise ConfigError(f"{where} returned a {type_name(type(found))}: {expected}")
             try:
-                record = check_changes(record, changed, max_params_size=self._config.max_params_size)
+                if found.id != record.id:
+                    raise ConfigError(
+                        f"{where} returned a JobRecord with the id {shown(found.id)}: {expected}"
+                    )
+                record = check_changes(record, found, max_params_size=self._config.max_params_size)
             except InvalidValue as error:
                 raise ConfigError(f"{where} {done} a record whose {error}") from error
+            except MrqError:
+                raise
+            except (Exception, SystemExit, KeyboardInterrupt) as error:  # of code of its values
+                refuse_to_wrap(error)
+                why = shown_error(error)
+                raise ConfigError(f"{where} {done} a record that cannot be read: {why}") from error
         return record
 
     def encode(self, value: JsonValue) -> JsonValue:

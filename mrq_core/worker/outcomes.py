@@ -11,7 +11,7 @@ from mrq_core.config.settings import Config
 from mrq_core.contract.codec import encode, storable
 from mrq_core.contract.messages import Outcome
 from mrq_core.contract.naming import check_job_queue_name, check_times
-from mrq_core.contract.plain import printable
+from mrq_core.contract.plain import number_of, printable
 from mrq_core.contract.plain_tracebacks import exception_before
 from mrq_core.contract.record import RetryDecision, Status
 from mrq_core.errors import (
@@ -224,17 +224,15 @@ class Outcomes:
     ) -> Outcome:
         record, loaded = context.record, context.loaded
         rule = loaded.retry if loaded else None
-        if request.queue is not None:
-            check_job_queue_name(request.queue)
+        queue = None if request.queue is None else check_job_queue_name(request.queue)
         most = rule.max_retries if rule else self._config.default_job_max_retries
         if request.max_retries is not None and not record.at_most_once:
             most = request.max_retries
         if record.retry_count >= most:
             return self._outcome(context, Status.MAXRETRIES, started, error=error, problem=problem)
-        delay = request.delay
-        if delay is not None:
-            check_times(delay, None)
-        else:
+        check_times(request.delay, None)
+        delay = number_of(request.delay)  # a plain number: calculations call no code of the task
+        if delay is None:
             delay = rule.delay_of(record.retry_count) if rule else self._config.default_job_retry_delay
         return self._outcome(
             context,
@@ -244,7 +242,7 @@ class Outcomes:
             problem=problem,
             delay=delay,
             is_retry=True,
-            queue=request.queue,
+            queue=queue,
         )
 
     def _outcome(

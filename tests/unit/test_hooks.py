@@ -67,6 +67,34 @@ def test_mrq_before_enqueue_may_refuse_the_record() -> None:
         plugins_with(mrq_before_enqueue).before_enqueue(RECORD)
 
 
+class Evil:
+    def __getattribute__(self, name: str) -> Any:
+        raise SystemExit(3)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda record: Evil(),
+        lambda record: replace(record, meta=Evil()),
+        lambda record: replace(record, params={"a": Evil()}),
+        lambda record: record.meta.update(a=Evil()),
+        lambda record: record.params.update(a=Evil()),
+        lambda record: replace(record, queue=Evil()),
+        lambda record: replace(record, due_at=Evil()),
+        lambda record: replace(record, id=Evil()),
+        lambda record: replace(record, history=Evil()),
+    ],
+)
+def test_what_mrq_before_enqueue_returns_runs_no_code_of_its_own(change: Callable[[Any], Any]) -> None:
+    def mrq_before_enqueue(record: JobRecord) -> JobRecord | None:
+        changed: JobRecord | None = change(record)
+        return changed
+
+    with pytest.raises(ConfigError, match="mrq_before_enqueue of the plugin "):
+        plugins_with(mrq_before_enqueue).before_enqueue(replace(RECORD, params={}, meta={}))
+
+
 def adding(word: str, **marks: Any) -> Any:
     """An implementation of `mrq_before_enqueue` that adds a word to the path. Without a word it changes
     nothing."""

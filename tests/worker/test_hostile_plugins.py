@@ -232,6 +232,29 @@ def test_a_retry_decision_that_makes_no_sense_is_named_and_the_options_decide(
     assert "mrq_retry_decision of the plugin answering raised " in (record.traceback or "")
 
 
+def test_a_retry_decision_with_a_hostile_number_is_carried_out(project: Project) -> None:
+    project.write(
+        "hostile_number.py",
+        """
+        from mrq_core import RetryDecision, hookimpl
+
+        def exits(*values):
+            raise SystemExit(3)
+
+        names = ["add", "radd", "mul", "rmul", "lt", "gt", "le", "ge", "eq", "float", "bool", "round"]
+        Number = type("Number", (float,), {f"__{name}__": exits for name in names})
+
+        @hookimpl
+        def mrq_retry_decision(job, exception):
+            return RetryDecision(retry=job.retry_count < 2, delay=Number(0.01))
+        """,
+    )
+    job = project.queue("tasks.fail")
+    project.worker("--plugins", "hostile_number")
+    record = project.until_status(job, "failed")
+    assert (record.exception_type, record.retry_count) == ("ValueError", 2)
+
+
 AROUND = (
     RAISING
     + """
