@@ -20,6 +20,7 @@ from mrq_core.config.loading import LoadWait, refuse_while_loading
 from mrq_core.config.sources import load_config
 from mrq_core.contract.codec import JsonValue
 from mrq_core.contract.messages import CHUNK
+from mrq_core.errors import ConfigError
 from mrq_core.tasks.enqueue_options import EnqueueOptions, SingleEnqueueOptions
 from mrq_core.tasks.task import TaskLike
 
@@ -38,6 +39,11 @@ _process_client: Client | None = None
 _makers: dict[str, _Maker] = {}
 """Who makes the client of the process. A lock could stay locked: a signal handler can raise between the
 taking of a lock and the block that gives it back."""
+_DEPTH_MOST = 1
+"""A signal handler may make a client while one is made. Code that Python calls in each step would go on so
+without end."""
+_depth: ContextVar[int] = ContextVar("mrq_client_depth", default=0)
+"""The number of clients of the process that this code is making."""
 
 
 def _after_fork() -> None:
@@ -77,6 +83,20 @@ def current_client() -> Client:
 def _made_client() -> Client:
     """Makes the client of the process, unless another thread does."""
     refuse_while_loading("the client of this process")
+    depth = _depth.get()
+    if depth > _DEPTH_MOST:
+        raise ConfigError(
+            "the client of this process was asked for while it is made, by code that Python calls meanwhile, "
+            "such as an audit hook: let the hook ask for it only after the first call of the program"
+        )
+    token = _depth.set(depth + 1)
+    try:
+        return _made_in_turn()
+    finally:
+        _depth.reset(token)
+
+
+def _made_in_turn() -> Client:
     makers, me, waiting = _makers, _Maker(threading.get_ident()), LoadWait("the client of this process")
     try:
         # Never blocks: gevent may have patched threads after this module was imported.

@@ -13,6 +13,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import copy_context
 from importlib import import_module
 from types import BuiltinFunctionType
 from typing import Any
@@ -112,9 +113,12 @@ def _import_in_thread(name: str) -> bool:
     ended: list[bool] = []
     failures: list[BaseException] = []
 
+    # An import hook or a log handler may call the client there: it learns that this thread makes the client.
+    context = copy_context()
+
     def work() -> None:
         try:
-            import_module(name)
+            context.run(import_module, name)
         except BaseException as error:
             failures.append(error)
         finally:

@@ -421,3 +421,48 @@ print(sys.getrefcount(greenlet.getcurrent()) - before)
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
     )
     assert (done.stdout, done.stderr) == ("0\n", "")
+
+
+HOOKS = {
+    "finder": "class F:\n    find_spec = staticmethod(lambda *names: call())\nsys.meta_path.insert(0, F)",
+    "import": "real = builtins.__import__\nbuiltins.__import__ = lambda *a, **k: (call(), real(*a, **k))[1]",
+    "audit": "sys.addaudithook(lambda event, values: event == 'import' and call())",
+}
+CALLING = """
+import builtins, sys
+import mrq_core
+calling, errors = [], []
+def call():
+    if not calling and sys.modules.get("mrq_core.client.ambient"):
+        calling.append(1)
+        try:
+            mrq_core.queue_job("a.B")
+        except mrq_core.MrqError as error:
+            errors.append(str(error))
+        finally:
+            calling.clear()
+"""
+
+
+@pytest.mark.parametrize("kind", sorted(HOOKS))
+def test_a_hook_that_calls_the_client_amid_its_imports_gets_an_error(kind: str) -> None:
+    program = f"{CALLING}{HOOKS[kind]}\nprint(len(mrq_core.queue_job('a.B')))\nprint('\\\\n'.join(errors))"
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.stderr == ""
+    made, *errors = done.stdout.splitlines()
+    assert made == "24"
+    assert any("was asked for while" in error for error in errors)
+
+
+def test_a_hook_that_makes_clients_without_end_is_told_so(tmp_path: Path) -> None:
+    (tmp_path / "mrq-config.py").write_text("GREENLETS = 2\nprint('loaded')\n")
+    hook = "sys.addaudithook(lambda event, values: event == 'open' and call())"
+    program = CALLING.replace("not calling and ", "") + f"{hook}\nprint(len(mrq_core.queue_job('a.B')))"
+    done = subprocess.run(
+        [sys.executable, "-c", f"{program}\nprint(any('while it is made' in one for one in errors))"],
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.stderr == ""
+    assert done.stdout.splitlines()[-2:] == ["24", "True"]
