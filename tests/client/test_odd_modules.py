@@ -102,19 +102,3 @@ def test_a_task_whose_module_has_become_hostile_is_refused(
     monkeypatch.setitem(sys.modules, __name__, Odd())
     with pytest.raises(InvalidValue, match="does not lead to this task"):
         queue_job(run)
-
-
-def test_a_task_whose_module_has_become_odd_is_refused(
-    each_client: Client, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    @task
-    def run() -> None:
-        pass
-
-    class Odd:
-        def __getattribute__(self, name: str) -> object:
-            raise ZeroDivisionError
-
-    monkeypatch.setitem(sys.modules, __name__, Odd())
-    with pytest.raises(InvalidValue, match="does not lead to this task"):
-        queue_job(run)
