@@ -239,13 +239,13 @@ class Connection:
                     self._is_away = False
                     if lock is self._lock:
                         return answer
-                    raise left_in_parent(f"MongoDB at {self.location.shown}")
+                    raise self._left_in_parent()
                 except (*_FAILURES, AttributeError) as error:
                     raised = raised_by_handler(error)
                     if raised is not None:
                         raise passed_on(raised, self.location.shown) from raised.__cause__
                     if lock is not self._lock:
-                        raise left_in_parent(f"MongoDB at {self.location.shown}") from error
+                        raise self._left_in_parent() from error
                     if is_duplicate(error) or (isinstance(error, AttributeError) and not is_unread(error)):
                         raise  # which is an answer, or a mistake of ours
                     self._measured = None  # there may be another primary now
@@ -258,7 +258,7 @@ class Connection:
                 time.sleep(backoff * random.uniform(0.5, 1.0))
                 backoff = min(backoff * 2, _BACKOFF_MOST)
                 if lock is not self._lock:
-                    raise left_in_parent(f"MongoDB at {self.location.shown}")
+                    raise self._left_in_parent()
             raise AssertionError("the last attempt returns or raises")
         except BaseException as error:
             raised = raised_by_handler(error)
@@ -268,7 +268,7 @@ class Connection:
                 raise passed_on(raised, self.location.shown) from raised.__cause__
             # A copy of a greenlet gives back a lock that pymongo has freed for the child.
             if lock is not self._lock and isinstance(error, RuntimeError):
-                raise left_in_parent(f"MongoDB at {self.location.shown}") from error
+                raise self._left_in_parent() from error
             if raised is None and lacks_threads(error):
                 raise without_threads(error, self.location) from error
             raise
@@ -276,6 +276,9 @@ class Connection:
             self._inside.discard(thread)
             if self._closed:
                 self.close()
+
+    def _left_in_parent(self) -> BrokerUnavailable:
+        return left_in_parent(f"MongoDB at {self.location.shown}")
 
     def _leave_client(self) -> None:
         """The next call makes another client. After an exception of a signal handler, this one may have a

@@ -39,6 +39,8 @@ LONGEST_COLLECTION = "metrics"
 """The longest of the names that follow the prefix."""
 _OVERRIDDEN = frozenset({"readpreference", "readpreferencetags", "maxstalenessseconds", "readconcernlevel"})
 _REPEATED = frozenset({"readpreferencetags"})
+_TLS_FILES = frozenset({"tlscafile", "tlscertificatekeyfile", "tlscrlfile"})
+"""Options of URLs that name files, in lower case."""
 _COMPRESSORS = frozenset({"snappy", "zlib", "zstd"})
 _OURS = frozenset({"sockettimeoutms", "timeoutms"})
 """Options that would end a call, or a wait for news, at another time than BROKER_TIMEOUT."""
@@ -65,7 +67,7 @@ class Location(NamedTuple):
 
 def location_of(opening: Opening) -> Location:
     """The deployment of a broker. Raises ConfigError; connects to nothing."""
-    url, prefix = url_and_prefix(opening, "MONGODB", "MONGODB_PREFIX")
+    url, prefix = url_and_prefix(opening, "MONGODB", "MONGODB_PREFIX", _TLS_FILES)
     shown = hide_login(url)
     if (
         not prefix

@@ -143,7 +143,7 @@ class Connection:
                 answer = work(self._connected())
                 if lock is self._lock:
                     return answer
-                raise left_in_parent(f"Redis at {self.location.shown}")
+                raise self._left_in_parent()
             except exceptions.MaxConnectionsError as error:  # nothing was sent
                 if monotonic() >= deadline:
                     raise translated(error, self.location.shown, self._timeout) from error
@@ -153,7 +153,7 @@ class Connection:
                 if raised is not None:
                     raise raised from raised.__cause__
                 if lock is not self._lock:
-                    raise left_in_parent(f"Redis at {self.location.shown}") from error
+                    raise self._left_in_parent() from error
                 if code_of(error) == "READONLY":  # a failover has made it a replica: find the new primary
                     self._disconnect()
                 lost = isinstance(error, exceptions.ConnectionError) and not isinstance(
@@ -174,7 +174,10 @@ class Connection:
             # Jitter, so that not all clients come back at the same moment.
             time.sleep(pause * random.uniform(0.5, 1.0))
             if lock is not self._lock:
-                raise left_in_parent(f"Redis at {self.location.shown}")
+                raise self._left_in_parent()
+
+    def _left_in_parent(self) -> BrokerUnavailable:
+        return left_in_parent(f"Redis at {self.location.shown}")
 
     def _disconnect(self) -> None:
         link = self._link

@@ -112,7 +112,7 @@ class Location(NamedTuple):
 
 def location_of(opening: Opening) -> Location:
     """The server of a broker. Raises ConfigError; connects to nothing."""
-    url, prefix = url_and_prefix(opening, "REDIS", "REDIS_PREFIX")
+    url, prefix = url_and_prefix(opening, "REDIS", "REDIS_PREFIX", {*_TLS_FILES, "ssl_ca_path"})
     if not prefix or not prefix.isprintable() or set(prefix) & set("{} "):
         raise ConfigError(
             f"the prefix of the keys in Redis is {prefix!r}: expected a name without spaces and braces in "

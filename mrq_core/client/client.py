@@ -38,7 +38,8 @@ from mrq_core.errors import (
 )
 from mrq_core.ids import new_id
 from mrq_core.operations.limits import publish_missing_limits
-from mrq_core.plugins.manager import Plugins, open_broker
+from mrq_core.plugins.manager import Plugins
+from mrq_core.plugins.opening import open_broker
 from mrq_core.tasks.enqueue_options import EnqueueOptions, SingleEnqueueOptions, is_decided, record_template
 from mrq_core.tasks.import_waits import ImportWaits
 from mrq_core.tasks.limits import limit_keys_in, rules_in

@@ -13,7 +13,7 @@ from importlib import import_module
 from importlib.machinery import PathFinder
 
 from mrq_core.contract.exception_fields import cause_of, context_of, frames_of, module_of
-from mrq_core.contract.module_fields import names_in
+from mrq_core.contract.module_fields import fields_of_module
 
 LIBRARIES = frozenset(
     {
@@ -135,8 +135,8 @@ def _hides(name: str, ran: str | None) -> str | None:
         return f"the {kind} {shown} hides the module {name} {owner}: rename the {kind}"
     if module is None:
         return f"the module {name} {owner} is blocked: other code has set sys.modules[{name!r}] to None"
-    if names_in(module).get("__spec__") is not None:
-        folders = list(names_in(module).get("__path__") or ())
+    if fields_of_module(module).get("__spec__") is not None:
+        folders = list(fields_of_module(module).get("__path__") or ())
         # A library may have no `__init__` at its top, as zope.
         if not folders or any(os.path.basename(os.path.dirname(path)) in _INSTALLED for path in folders):
             return None
@@ -180,7 +180,7 @@ def _is_hidden(name: str) -> str | None:
 
 
 def _file_of(module: object) -> str | None:
-    file = names_in(module).get("__file__")
+    file = fields_of_module(module).get("__file__")
     return os.path.abspath(file) if isinstance(file, str) else None
 
 

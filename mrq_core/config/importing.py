@@ -20,7 +20,7 @@ from typing import Any
 
 from mrq_core.config.hidden import is_needed
 from mrq_core.contract.exception_fields import frames_of
-from mrq_core.contract.module_fields import names_in
+from mrq_core.contract.module_fields import fields_of_module
 from mrq_core.contract.signal_errors import raised_by_handler
 from mrq_core.drivers.forks import forget_module, is_importing
 
@@ -93,7 +93,7 @@ def _may_be_interrupted() -> bool:
 def _is_logging() -> bool:
     """Whether this thread holds a lock of `logging`, which each module that makes a logger needs: in the
     constructor of a handler that `dictConfig` calls, in a logger class, or in a handler."""
-    logging = names_in(sys.modules.get("logging"))
+    logging = fields_of_module(sys.modules.get("logging"))
     handlers = [reference() for reference in list(logging.get("_handlerList", ()))]
     fields = [object.__getattribute__(handler, "__dict__") for handler in handlers if handler is not None]
     locks = [logging.get("_lock"), *(values.get("lock") for values in fields)]

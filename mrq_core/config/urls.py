@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from urllib.parse import parse_qsl, quote, unquote_plus, urlencode, urlsplit, urlunsplit
 
 from mrq_core.config.secrets import is_part_hidden, shown_url
@@ -11,22 +12,19 @@ from mrq_core.contract.driver import Opening
 from mrq_core.contract.folders import Folders
 from mrq_core.errors import ConfigError
 
-_FILES = re.compile(
-    r"(?<=[?&])(ssl_ca_certs|ssl_ca_path|ssl_certfile|ssl_keyfile|tls\w+file)=(?![/&#])([^&#]+)",
-    re.IGNORECASE,
-)
-"""The options of URLs that name files, where the path is relative."""
 
-
-def url_and_prefix(opening: Opening, setting: str, prefix_setting: str) -> tuple[str, str]:
+def url_and_prefix(
+    opening: Opening, setting: str, prefix_setting: str, files: Collection[str]
+) -> tuple[str, str]:
     """The URL without its option `prefix`, and with absolute paths of files; and the prefix: that of the URL,
     or of its setting.
 
-    `setting` holds the URL where BROKER or STORE is only a name. Raises ConfigError for two different
-    prefixes. The default of the setting counts only if it was given.
+    `setting` holds the URL where BROKER or STORE is only a name. `files` names the options that hold paths,
+    in lower case. Raises ConfigError for two different prefixes. The default of the setting counts only if it
+    was given.
     """
     url, in_url = without_option(opening.url or str(opening.settings.get(setting) or ""), "prefix")
-    url = _with_absolute_files(url, opening.folders)
+    url = _with_absolute_files(url, opening.folders, files)
     prefix = str(opening.settings.get(prefix_setting) or "")
     if in_url is None or in_url == prefix:
         return url, prefix
@@ -38,17 +36,19 @@ def url_and_prefix(opening: Opening, setting: str, prefix_setting: str) -> tuple
     return url, in_url
 
 
-def _with_absolute_files(url: str, folders: Folders) -> str:
+def _with_absolute_files(url: str, folders: Folders, files: Collection[str]) -> str:
     """A client may read the files whenever it connects, when the working directory may be another one."""
 
     def absolute(found: re.Match[str]) -> str:
+        if found[1].lower() not in files:
+            return found[0]
         try:
             path = folders.absolute(unquote_plus(found[2]))
         except OSError:  # there is no working directory
             return found[0]
         return f"{found[1]}={quote(path)}"
 
-    return _FILES.sub(absolute, url)
+    return re.sub(r"(?<=[?&])(\w+)=(?![/&#])([^&#]+)", absolute, url)
 
 
 def without_option(url: str, name: str) -> tuple[str, str | None]:

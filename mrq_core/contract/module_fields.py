@@ -8,7 +8,7 @@ from types import ModuleType
 from typing import Any
 
 
-def names_in(module: object) -> dict[str, Any]:
+def fields_of_module(module: object) -> dict[str, Any]:
     """The names in a module, whatever its class makes of them. Empty for another object."""
     if not issubclass(type(module), ModuleType):
         return {}
@@ -18,7 +18,7 @@ def names_in(module: object) -> dict[str, Any]:
 
 def spec_of(module: object) -> ModuleSpec | None:
     """The spec of a module. None: no module, or it has none."""
-    spec = names_in(module).get("__spec__")
+    spec = fields_of_module(module).get("__spec__")
     return spec if issubclass(type(spec), ModuleSpec) else None
 
 

@@ -15,8 +15,7 @@ from typing import Any
 
 from mrq_core.contract.exception_fields import cause_of, context_of, frames_of, values_of
 from mrq_core.contract.plain import printable
-from mrq_core.errors import on_one_line
-from mrq_core.errors import type_name as name_of_class
+from mrq_core.errors import on_one_line, type_name
 
 HEAD, TAIL = 20_000, 60_000
 """Characters at both ends of a long traceback that are kept."""
@@ -84,7 +83,7 @@ def log_error(logger: logging.Logger, text: str, *values: object, error: BaseExc
         logger.error(text, *values, exc_info=(type(error), error, frames_of(error)))
 
 
-def type_name(error: BaseException) -> str:
+def error_type(error: BaseException) -> str:
     """The exception's class as ``module.Name``; without the module for built-in exceptions. Never raises."""
     parts: list[str] = []
     for read in (_module_of, _name_of):
@@ -108,7 +107,7 @@ def repr_of_error(error: object) -> str:
     try:
         text = str.__str__(repr(error))
     except BaseException:
-        text = f"<an exception of the class {name_of_class(type(error))} whose repr fails>"
+        text = f"<an exception of the class {type_name(type(error))} whose repr fails>"
     return on_one_line(text[:_NAME])
 
 
@@ -158,7 +157,7 @@ def _lines_of(error: BaseException, frames: TracebackType | None) -> Iterator[st
 
 def _summary(error: BaseException) -> str:
     """The class and the message."""
-    return f"{type_name(error)}: {cut(text_of_error(error), HEAD // 4, TAIL // 4)}\n"
+    return f"{error_type(error)}: {cut(text_of_error(error), HEAD // 4, TAIL // 4)}\n"
 
 
 def text_of_error(error: BaseException) -> str:

@@ -15,7 +15,7 @@ from mrq_core.config.importing import forgetting_interrupted
 from mrq_core.config.settings import Config
 from mrq_core.contract.exception_fields import frames_of, module_of
 from mrq_core.contract.messages import Limit
-from mrq_core.contract.module_fields import names_in
+from mrq_core.contract.module_fields import fields_of_module
 from mrq_core.contract.plain import from_other_copy, has_type, text_of
 from mrq_core.contract.signal_errors import refuse_to_wrap
 from mrq_core.contract.values import check_path, is_path
@@ -246,7 +246,7 @@ def _unfinished(path: str, module_name: str, rest: list[str]) -> tuple[object, s
     """The unfinished module, whose import waits for the caller. Raises TaskImportFailed if it does not
     have the task yet."""
     module = sys.modules.get(module_name)
-    if rest[0] not in names_in(module):
+    if rest[0] not in fields_of_module(module):
         waits = ImportWaits(f"the import of {module_name} waits for this call, which needs the module")
         raise TaskImportFailed(
             f"{path} cannot be imported: {waits}. Call mrq in a function that is called later, such as a "

@@ -21,7 +21,8 @@ from mrq_core.contract.driver import RunBlocking
 from mrq_core.contract.naming import shown_names
 from mrq_core.contract.plain_tracebacks import repr_of_error
 from mrq_core.debug import start_io_tracing
-from mrq_core.plugins.manager import Plugins, open_broker
+from mrq_core.plugins.manager import Plugins
+from mrq_core.plugins.opening import open_broker
 from mrq_core.tasks.scheduled import schedules_of
 from mrq_core.worker.claiming import Claiming
 from mrq_core.worker.executing import Executing

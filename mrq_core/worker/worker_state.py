@@ -13,7 +13,7 @@ from mrq_core.client.client import Client
 from mrq_core.contract.broker import Broker
 from mrq_core.contract.messages import Limit
 from mrq_core.contract.naming import in_order
-from mrq_core.plugins.manager import open_broker
+from mrq_core.plugins.opening import open_broker
 from mrq_core.tasks.limits import rules_in
 from mrq_core.tasks.loading import LoadedTask
 from mrq_core.worker.executions import Execution, Executions

@@ -13,7 +13,8 @@ from mrq_core.cli.app import application
 from mrq_core.config.settings import SETTINGS, Config
 from mrq_core.config.sources import load_config
 from mrq_core.contract.naming import check_queue_name
-from mrq_core.plugins.manager import Plugins, open_broker
+from mrq_core.plugins.manager import Plugins
+from mrq_core.plugins.opening import open_broker
 from mrq_core.worker.guards.process_end import LEAVE_WITHIN
 
 CLASSIC_NAMES = {"mrq": [], "mrq-worker": ["worker"], "mrq-run": ["run"]}

@@ -19,7 +19,8 @@ import mrq_broker_mongo.server.checks
 import mrq_broker_redis.server.checks
 from mrq_core.config.settings import Config
 from mrq_core.operations.checking.checks import broker_findings
-from mrq_core.plugins.manager import Plugins, open_broker
+from mrq_core.plugins.manager import Plugins
+from mrq_core.plugins.opening import open_broker
 from tests.deploy.dockerfiles import command_of_the_image
 from tests.deploy.program import TIME_TO_STOP, checked
 from tests.docs.pages import ROOT

@@ -16,7 +16,8 @@ import pytest
 
 from mrq_core.config.sources import load_config
 from mrq_core.contract.record import Status
-from mrq_core.plugins.manager import Plugins, open_broker
+from mrq_core.plugins.manager import Plugins
+from mrq_core.plugins.opening import open_broker
 from tests.deploy.program import TIME_TO_STOP, checked, our_calls, split_program
 from tests.deploy.snippets import PROGRAM, SCRIPTS, TITLED, ini, values
 from tests.support import Process, Project, open_project, until

@@ -9,7 +9,8 @@ import pytest
 
 from mrq_core.config.sources import load_config
 from mrq_core.contract.broker import Broker
-from mrq_core.plugins.manager import Plugins, open_broker
+from mrq_core.plugins.manager import Plugins
+from mrq_core.plugins.opening import open_broker
 from tests import brokers
 
 

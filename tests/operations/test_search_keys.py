@@ -18,7 +18,8 @@ from mrq_core.contract.queries import JobFilter
 from mrq_core.contract.record import Status
 from mrq_core.operations.queries import search_keys
 from mrq_core.operations.queries.search_keys import FillStep, fill_search_keys
-from mrq_core.plugins.manager import Plugins, open_broker
+from mrq_core.plugins.manager import Plugins
+from mrq_core.plugins.opening import open_broker
 from tests import brokers
 
 BILL, AWAY = f"{__name__}.bill", "away.Task"

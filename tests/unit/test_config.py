@@ -168,14 +168,15 @@ def test_relative_paths_start_from_the_folders_of_the_moment(
     url, prefix = url_and_prefix(
         Opening(
             settings={},
-            url="rediss://a:b%3F@h?ssl_ca_certs=c%20d.pem&ssl_certfile=/e&db=1&tlsCAFile=f&prefix=p#g",
+            url="rediss://a:b%3F@h?ssl_ca_certs=c%20d.pem&ssl_certfile=/e&db=1&tlsCAFile=f&other=f&prefix=p#g",
             folders=folders,
         ),
         "REDIS",
         "REDIS_PREFIX",
+        {"ssl_ca_certs", "ssl_certfile", "tlscafile"},
     )
     assert prefix == "p"
     assert url == (
-        f"rediss://a:b%3F@h/?ssl_ca_certs={tmp_path}/c%20d.pem&ssl_certfile=/e&db=1&tlsCAFile={tmp_path}/f#g"
+        f"rediss://a:b%3F@h/?ssl_ca_certs={tmp_path}/c%20d.pem&ssl_certfile=/e&db=1&tlsCAFile={tmp_path}/f&other=f#g"
     )
     assert Config() == config  # where a process is does not tell configurations apart

@@ -20,7 +20,8 @@ from mrq_core.contract.driver import Driver
 from mrq_core.errors import ConfigError, DriverNotFound
 from mrq_core.plugins import hookspecs
 from mrq_core.plugins.hookspecs import hookimpl
-from mrq_core.plugins.manager import Plugins, open_broker
+from mrq_core.plugins.manager import Plugins
+from mrq_core.plugins.opening import driver_for, open_broker
 from mrq_core.testing import ManualClock, MemoryBroker
 from mrq_core.testing.memory import DRIVER, MemoryQueue, MemoryStore
 
@@ -217,20 +218,20 @@ def memory_plugins(make_plugin: MakePlugin, **driver: object) -> Plugins:
 
 
 def test_a_driver_is_found_by_its_name(make_plugin: MakePlugin) -> None:
-    driver, url = memory_plugins(make_plugin).driver_for("half")
+    driver, url = driver_for(memory_plugins(make_plugin).drivers, "half")
     assert (driver.name, url) == ("half", None)
 
 
 def test_a_driver_is_found_by_the_scheme_of_a_url(make_plugin: MakePlugin) -> None:
     plugins = memory_plugins(make_plugin, url_schemes=("half", "halfs"))
-    driver, url = plugins.driver_for("halfs://host/1")
+    driver, url = driver_for(plugins.drivers, "halfs://host/1")
     assert (driver.name, url) == ("half", "halfs://host/1")
 
 
 @pytest.mark.parametrize("wanted", ["unheard-of", "", "SQLITE", "sqlite:", "unheard://of"])
 def test_an_unknown_driver_is_refused_with_those_installed(wanted: str) -> None:
     with pytest.raises(DriverNotFound) as caught:
-        Plugins(Config()).driver_for(wanted)
+        driver_for(Plugins(Config()).drivers, wanted)
     assert caught.value.wanted == wanted
     assert "sqlite" in caught.value.installed
     assert "sqlite" in str(caught.value)
@@ -239,7 +240,7 @@ def test_an_unknown_driver_is_refused_with_those_installed(wanted: str) -> None:
 
 def test_a_password_is_not_shown_by_the_error() -> None:
     with pytest.raises(DriverNotFound) as caught:
-        Plugins(Config()).driver_for("unheard://user:hush@of")
+        driver_for(Plugins(Config()).drivers, "unheard://user:hush@of")
     assert "hush" not in str(caught.value)
 
 

@@ -29,7 +29,7 @@ from mrq_core import hookimpl
 from mrq_core.client.client import Client
 from mrq_core.config.sources import load_config
 from mrq_core.contract.driver import Driver
-from mrq_core.plugins.manager import open_broker
+from mrq_core.plugins.opening import open_broker
 from mrq_core.worker.giving_up import _CALL_SECONDS
 
 

@@ -12,7 +12,7 @@ from mrq_core import Task, task
 from mrq_core.config.settings import Config
 from mrq_core.contract.codec import JsonObject
 from mrq_core.contract.messages import Outcome
-from mrq_core.contract.plain_tracebacks import type_name
+from mrq_core.contract.plain_tracebacks import error_type
 from mrq_core.contract.terms import MESSAGE_LIMIT
 from mrq_core.plugins.manager import Plugins
 from mrq_core.worker.executing import Runner
@@ -182,7 +182,7 @@ def test_a_headline_is_the_type_and_the_first_line_of_the_message(name: str, is_
                 raise error from cause
         except Exception as raised:
             error = raised
-    found = headline(format_traceback(error), type_name(error))
+    found = headline(format_traceback(error), error_type(error))
     assert found.startswith(expected)
     assert found == expected or name == "long"
 

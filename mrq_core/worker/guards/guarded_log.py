@@ -22,7 +22,7 @@ from gevent._hub_local import get_hub_if_exists
 
 from mrq_core.clock import monotonic
 from mrq_core.contract.exception_fields import frames_of
-from mrq_core.contract.plain_tracebacks import is_odd, plain_traceback, type_name
+from mrq_core.contract.plain_tracebacks import error_type, is_odd, plain_traceback
 from mrq_core.errors import shown, shown_error
 from mrq_core.running import logs
 from mrq_core.running.context import current_context
@@ -175,7 +175,7 @@ def guard_hub() -> None:
         elif issubclass(type(value), hub.SYSTEM_ERROR):
             hub.handle_system_error(type(value), value)
         elif not issubclass(type(value), hub.NOT_ERROR):
-            _write(f"{plain_traceback(value)}{shown(context)} failed with {type_name(value)}\n")
+            _write(f"{plain_traceback(value)}{shown(context)} failed with {error_type(value)}\n")
 
     hub.print_exception, hub.handle_error = print_exception, handle_error
 

@@ -24,10 +24,10 @@ from mrq_core.contract.plain_tracebacks import (
     MEANWHILE,
     TAIL,
     cut,
+    error_type,
     members_of,
     plain_traceback,
     text_of_error,
-    type_name,
 )
 from mrq_core.contract.terms import MESSAGE_LIMIT, error_group
 from mrq_core.tasks.task import Task
@@ -47,7 +47,7 @@ class ErrorFields(TypedDict):
 def error_fields(path: str, error: BaseException) -> ErrorFields:
     """The type, the message and the group of the exception of a job with this path. Never raises, except an
     interrupt that arrives meanwhile."""
-    kind = type_name(error)
+    kind = error_type(error)
     return {
         "exception_type": kind,
         "exception_message": _cut_at(text_of_error(error), MESSAGE_LIMIT),
@@ -63,12 +63,12 @@ def format_traceback(error: BaseException) -> str:
             return cut(formatted(error), HEAD, TAIL)
         except BaseException:  # code of the task raised, or memory is short
             pass
-    return f"{type_name(error)}: <the exception cannot be formatted>\n"
+    return f"{error_type(error)}: <the exception cannot be formatted>\n"
 
 
 def headline(formatted: str | None, kind: str) -> str:
     """The type of an exception and the first line of its message, from a text of `format_traceback`; the type
-    alone if the text lacks them. `kind`: the name that `type_name` gave."""
+    alone if the text lacks them. `kind`: the name that `error_type` gave."""
     text = formatted or ""
     last = max(text.rfind(link) + len(link) if link in text else 0 for link in (BECAUSE, MEANWHILE))
     name = re.escape(kind.removeprefix("__main__."))

@@ -31,7 +31,8 @@ from mrq_core.contract.queries import LogLine
 from mrq_core.contract.record import JobRecord, Status
 from mrq_core.debug import start_io_tracing
 from mrq_core.errors import Interrupt
-from mrq_core.plugins.manager import Plugins, open_broker
+from mrq_core.plugins.manager import Plugins
+from mrq_core.plugins.opening import open_broker
 from mrq_core.running.context import JobContext, current_context, shielded
 from mrq_core.running.logs import JobLog, current_log, logging_kept, set_up_logging
 from mrq_core.worker.ended_lines import EndedLines
