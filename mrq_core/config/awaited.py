@@ -1,9 +1,10 @@
-"""Which threads and greenlets wait for which others, as far as their stacks show it."""
+"""Which threads and greenlets wait for which others, as far as their stacks show it, and how to wait."""
 
 from __future__ import annotations
 
 import sys
 import threading
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from types import FrameType
 from typing import Any
@@ -65,6 +66,16 @@ def _stack(innermost: FrameType) -> Iterator[FrameType]:
     while frame is not None:
         yield frame
         frame = frame.f_back
+
+
+def sleep(seconds: float) -> None:
+    """Lets other greenlets of the thread run, if it has some. `time.sleep` of gevent would give a native
+    thread a hub, and gevent may hang when many threads with hubs begin and end."""
+    gevent: Any = sys.modules.get("gevent.monkey")
+    if gevent is None or sys.modules["gevent._hub_local"].get_hub_if_exists() is not None:
+        time.sleep(seconds)
+    else:
+        gevent.get_original("time", "sleep")(seconds)
 
 
 def current_greenlet() -> Any:

@@ -9,15 +9,14 @@ from __future__ import annotations
 import os
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from types import FrameType
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from mrq_core.clock import monotonic
-from mrq_core.config.awaited import SpawnMark, awaits
+from mrq_core.config.awaited import SpawnMark, awaits, sleep
 from mrq_core.drivers.forks import left_threads
 from mrq_core.errors import ConfigError
 from mrq_core.frames import current_frames
@@ -151,7 +150,7 @@ class LoadWait:
             self._checked = now
             refuse_while_loading(self._wanted)
             self._refuse_after_patience(now)
-        _sleep(0.002)
+        sleep(0.002)
 
     def _refuse_after_patience(self, now: float) -> None:
         loader = next(iter(_loaders_elsewhere()), None)
@@ -174,16 +173,6 @@ class LoadWait:
                 "and does not end, or waits for this thread. If it waits, call mrq in a function that is "
                 "called later, such as a task or a hook"
             )
-
-
-def _sleep(seconds: float) -> None:
-    """Lets other greenlets of the thread run, if it has some. `time.sleep` of gevent would give a native
-    thread a hub, and gevent may hang when many threads with hubs begin and end."""
-    gevent: Any = sys.modules.get("gevent.monkey")
-    if gevent is None or sys.modules["gevent._hub_local"].get_hub_if_exists() is not None:
-        time.sleep(seconds)
-    else:
-        gevent.get_original("time", "sleep")(seconds)
 
 
 def refuse_while_loading(wanted: str) -> None:

@@ -9,13 +9,12 @@ from __future__ import annotations
 import gc
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from types import FrameType
 from typing import Any
 
 from mrq_core.clock import monotonic
-from mrq_core.config.awaited import awaits, current_greenlet
+from mrq_core.config.awaited import awaits, current_greenlet, sleep
 from mrq_core.contract.module_fields import is_initializing
 from mrq_core.frames import current_frames
 
@@ -61,7 +60,7 @@ def _wait_for(name: str, gives_up: bool) -> bool:
             elif gives_up and now - changed > _patience(importer, place[0]):
                 return False
             del frames, frame, place
-        time.sleep(look)
+        sleep(look)
         look = min(2 * look, _LOOK_MOST)
     return True
 
