@@ -93,6 +93,12 @@ def _before() -> None:
 
 
 def _in_child() -> None:
+    gevent: Any = sys.modules.get("gevent")
+    reinit = getattr(gevent, "reinit", None)  # None: gevent is being imported
+    if reinit is not None:
+        # gevent does so itself after the fork, which is too late for hooks in the child that make calls: they
+        # would wait in the event loop of the parent.
+        reinit()
     child_sockets.leave_to_parent()
     forget_imports(of=left_threads())
     for one in list(_objects):

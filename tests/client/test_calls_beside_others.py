@@ -121,6 +121,27 @@ for child in children:
 print(Queue("children").size(), Queue("parent").size(), len(set(answers)))
 """
 
+IN_HOOKS_OF_FORKS = """
+import os
+import gevent.monkey
+gevent.monkey.patch_all()
+import subprocess
+import mrq_core
+
+def call():
+    mrq_core.queue_job("tasks.x", queue="hooks")
+
+mrq_core.queue_job("tasks.x", queue="hooks")
+os.register_at_fork(before=call, after_in_parent=call, after_in_child=call)
+subprocess.run(["true"], check=True)
+child = os.fork()
+if not child:
+    call()
+    os._exit(0)
+assert os.waitpid(child, 0)[1] == 0
+print(mrq_core.Queue("hooks").size())
+"""
+
 IN_A_LOG_HANDLER = """
 import logging
 from mrq_core import MrqError, Queue, queue_job
@@ -231,6 +252,11 @@ def test_a_fork_that_waits_for_the_lock_of_a_caller_ends(name: str, tmp_path: Pa
 @pytest.mark.parametrize("state", ["wait", "connects"])
 def test_a_child_takes_no_replies_to_calls_of_other_greenlets(name: str, state: str, tmp_path: Path) -> None:
     assert output_of(BESIDE_GREENLETS, brokers.address_of(name, tmp_path), state) == "10 40 40\n"
+
+
+@pytest.mark.parametrize("name", brokers.PARAMS)
+def test_hooks_of_forks_make_calls_in_a_program_with_greenlets(name: str, tmp_path: Path) -> None:
+    assert output_of(IN_HOOKS_OF_FORKS, brokers.address_of(name, tmp_path)) == "8\n"
 
 
 @pytest.mark.parametrize("name", brokers.PARAMS)
