@@ -50,7 +50,7 @@ def _start(arguments: list[str]) -> NoReturn:
 def _run_to_the_end(arguments: list[str]) -> NoReturn:
     interrupts.prepare()
     terminal.protect_streams()
-    terminal.forget_zero_width()
+    terminal.forget_odd_width()
     arguments = [_as_utf8(argument) for argument in arguments]
     try:
         with terminal.exit_at_start():

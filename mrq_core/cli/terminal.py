@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno
 import io
 import os
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -73,12 +74,14 @@ def protect_streams() -> None:
     sys.stderr = sys.__stderr__ = _protected(2, sys.stderr)  # type: ignore[misc]
 
 
-def forget_zero_width() -> None:
-    """Removes a width of 0 from the environment, which a terminal of unknown size gives: Rich would print
-    nothing."""
+def forget_odd_width() -> None:
+    """Removes a width from the environment that is no width of a terminal.
+
+    It is 0 where the size is unknown: Rich would print nothing. Rich fills lines up to a huge one.
+    """
     width = os.environ.get("COLUMNS", "")
-    if width.isdecimal() and int(width) == 0:
-        del os.environ["COLUMNS"]
+    if not re.fullmatch("0*[1-9][0-9]{0,3}", width, re.ASCII):
+        os.environ.pop("COLUMNS", None)
 
 
 def result_output() -> TextIO:

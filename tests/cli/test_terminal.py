@@ -296,9 +296,10 @@ def test_narrow_terminals_show_ids_and_names_whole(
         assert not re.search(r"\x1b\[[0-9;]*3[0-9]", shown)
 
 
-def test_a_width_of_zero_counts_as_unknown(shared: Project, words: dict[str, str]) -> None:
-    assert words["failed"] in on_terminal(shared, "jobs list --limit 200", 0, {"COLUMNS": "0"})
-    assert "Usage" in on_terminal(shared, "jobs --help", 80, {"COLUMNS": "0"})
+@pytest.mark.parametrize("width", ["0", "\N{SUPERSCRIPT TWO}", "100000000", "9" * 20])
+def test_a_width_of_no_terminal_counts_as_unknown(shared: Project, words: dict[str, str], width: str) -> None:
+    assert words["failed"] in on_terminal(shared, "jobs list --limit 200", 0, {"COLUMNS": width})
+    assert "Usage" in on_terminal(shared, "jobs --help", 80, {"COLUMNS": width})
 
 
 def on_terminal(project: Project, arguments: str, columns: int, env: dict[str, str]) -> str:
