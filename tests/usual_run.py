@@ -75,6 +75,7 @@ _ONE_VARIANT = frozenset(
         "test_several_workers_under_one_parent_make_one_job_of_each_fire",
         "test_sigterm_ends_a_worker_within_three_seconds_though_its_broker_is_away",
         "test_the_comparison_finds_what_differs",
+        "test_the_end_of_a_worker_is_a_line_of_the_log_on_standard_error",
         "test_the_file_stays_young_while_the_broker_is_away",
         "test_the_interrupt_of_a_job_that_another_job_raises_is_a_failure_of_the_other",
         "test_the_log_tells_an_outage_once_and_its_end_once",

@@ -48,6 +48,13 @@ def legible(record: logging.LogRecord, error: Exception) -> logging.LogRecord:
     return made
 
 
+def own_line(formatter: logging.Formatter, message: str) -> str:
+    """An error of the worker as a line of the log, for one who cannot use a logger."""
+    record = logging.LogRecord("mrq.worker", logging.ERROR, "", 0, message, None, None)
+    name_job(record)
+    return formatter.format(record)
+
+
 def checked_formatter(format: str, worker: str) -> logging.Formatter:
     """The formatter of LOG_FORMAT. `worker`: the name of this process in JSON. Raises ConfigError."""
     if format.strip().lower() == JSON:
@@ -138,7 +145,7 @@ class JsonFormatter(logging.Formatter):
 
     def _line(self, record: logging.LogRecord) -> dict[str, Any]:
         message = printable(record.getMessage())
-        name, _, _ = message.partition(" ")
+        name = message.partition(" ")[0].removesuffix(":")
         is_name = "." in name and name.replace(".", "_").isidentifier()
         is_event = is_name and str(record.name).startswith(_OURS)
         milliseconds = int(record.created * 1000)

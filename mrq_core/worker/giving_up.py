@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 
 from mrq_core.clock import monotonic
 from mrq_core.contract.broker import Broker
 from mrq_core.errors import BrokerLost, BrokerUnavailable, JobInterrupt
 from mrq_core.running import logs
+from mrq_core.running.log_lines import checked_formatter, own_line
 from mrq_core.worker.ended_lines import EndedLines
 from mrq_core.worker.executions import Execution, batches
 from mrq_core.worker.guards.guarded_log import GuardedLog, other_handlers_left_out
@@ -63,7 +65,7 @@ class GivingUp:
             decided = [] if task_fault else self._decide_all()
             self._settle_within(patience)
             reason = _reason(overdue, task_fault)
-            os.write(2, f"{reason}\n".encode(errors="replace"))
+            self._write(reason)
             self._tell(reason, decided)
         finally:
             os._exit(code)
@@ -81,6 +83,16 @@ class GivingUp:
             except BaseException:
                 pass
         return decided
+
+    def _write(self, reason: str) -> None:
+        """Writes the line to standard error without a logger: a task may have changed what loggers need."""
+        config = self._state.config
+        line = f"worker.given_up: {reason}"
+        with suppress(Exception):
+            formatter = checked_formatter(config.log_format, config.worker_name(os.getpid()))
+            line = own_line(formatter, line)
+        with suppress(OSError):  # a closed terminal
+            os.write(2, f"{line}\n".encode(errors="replace"))
 
     def _tell(self, reason: str, decided: Sequence[Execution]) -> None:
         """Logs what was decided: first to the handlers of mrq, which wait for nothing, because any other one

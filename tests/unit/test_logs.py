@@ -63,7 +63,8 @@ def test_a_line_of_json_has_the_values_of_its_record(terminal: io.StringIO) -> N
         extra = {"customer": 7, "odd": float("nan"), "job": "j"}
         logger.exception("sold %s\n{", "\x1b\x9b\u20ac", extra=extra)
     logging.getLogger("mrq.worker").info("worker.stopped name=%s", "w")
-    first, second = map(json.loads, terminal.getvalue().splitlines())
+    logging.getLogger("mrq.worker").error("worker.given_up: %s", "reason")
+    first, second, third = map(json.loads, terminal.getvalue().splitlines())
     assert terminal.getvalue().isascii()
     now = datetime.now(UTC)
     assert abs((datetime.fromisoformat(first.pop("time")) - now).total_seconds()) < 60
@@ -77,6 +78,7 @@ def test_a_line_of_json_has_the_values_of_its_record(terminal: io.StringIO) -> N
     assert error["traceback"].endswith("ValueError: one\ntwo")
     assert (second["event"], second["message"]) == ("worker.stopped", "worker.stopped name=w")
     assert second.keys() == {"time", "level", "logger", "event", "message", "worker"}
+    assert (third["event"], third["message"]) == ("worker.given_up", "worker.given_up: reason")
 
 
 class Raising(logging.Formatter):

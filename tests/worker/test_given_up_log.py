@@ -77,6 +77,16 @@ def code(project: Project) -> None:
     project.write("stuck.py", TASKS)
 
 
+def test_the_end_of_a_worker_is_a_line_of_the_log_on_standard_error(project: Project) -> None:
+    job = project.queue("stuck.swallows")
+    worker = project.start("worker", "--greenlets", "1", "--log-format", "json")
+    assert worker.wait() == 1
+    lines = [json.loads(line) for line in worker.output.splitlines()]
+    (line,) = (line for line in lines if line["event"] == "worker.given_up")
+    assert line["level"] == "ERROR"
+    assert f"job {job} (stuck.swallows) could not be ended" in line["message"]
+
+
 def told(project: Project) -> set[tuple[str, str]]:
     """The level and the first two words of each line in the log file."""
     lines = [json.loads(line) for line in (project.path / "worker.log").read_text().splitlines()]
