@@ -23,9 +23,9 @@ MAX_PROMOTED = 200
 
 _HEADS = f"""
 SELECT (SELECT min((SELECT min(due_ms) FROM jobs INDEXED BY jobs_entries
-                    WHERE queue = ?1 AND rank = column1 AND rank IS NOT NULL))
+                    WHERE queue = ? AND rank = column1 AND rank IS NOT NULL))
         FROM (VALUES (-4), (-3), (-2), (-1), (0), (1), (2), (3), (4))),
-       (SELECT min(due_ms) FROM jobs INDEXED BY jobs_entries WHERE queue = ?1 AND rank = {CLAIMED_RANK})"""
+       (SELECT min(due_ms) FROM jobs INDEXED BY jobs_entries WHERE queue = ? AND rank = {CLAIMED_RANK})"""
 _PUT = "INSERT OR REPLACE INTO subqueues VALUES (?, ?, ?, ?, ?, ?)"
 _DROP = "DELETE FROM subqueues WHERE queue = ?"
 _PROMOTE = """
@@ -39,7 +39,7 @@ MAX_STEPS = 1000
 _ALL = "(VALUES (-4), (-3), (-2), (-1), (0), (1), (2), (3), (4), (9))"
 _LEVELS = f"""
 SELECT column1, (SELECT min(due_ms) FROM jobs INDEXED BY jobs_entries
-                 WHERE queue = ?1 AND rank = column1 AND rank IS NOT NULL) AS due
+                 WHERE queue = ? AND rank = column1 AND rank IS NOT NULL) AS due
 FROM {_ALL} WHERE due IS NOT NULL"""
 _READY = """
 SELECT queue, waiting_ms, claimed_ms FROM subqueues INDEXED BY subqueues_ready
@@ -65,7 +65,7 @@ def root_of(name: str) -> str:
 def refresh(connection: sqlite3.Connection, queues: Iterable[str], now_ms: int) -> None:
     """Writes when these queues, whose entries have changed, are due."""
     for queue in queues:
-        waiting_ms, claimed_ms = connection.execute(_HEADS, (queue,)).fetchone()
+        waiting_ms, claimed_ms = connection.execute(_HEADS, (queue, queue)).fetchone()
         times = [time_ms for time_ms in (waiting_ms, claimed_ms) if time_ms is not None]
         if times:
             due_ms = min(times)

@@ -12,8 +12,8 @@ from mrq_core.embedded.jobs.trees import MAX_STEPS, end_of
 from mrq_core.embedded.raw.claiming import add_to_size
 
 _FIRST = """
-SELECT (SELECT min(score) FROM raw_waiting INDEXED BY raw_order WHERE queue = ?1),
-       (SELECT min(until_ms) FROM raw_leased INDEXED BY raw_leases WHERE queue = ?1)"""
+SELECT (SELECT min(score) FROM raw_waiting INDEXED BY raw_order WHERE queue = ?),
+       (SELECT min(until_ms) FROM raw_leased INDEXED BY raw_leases WHERE queue = ?)"""
 _NAMES = """
 WITH RECURSIVE names (name, step) AS (
     SELECT (SELECT min(queue) FROM {table} WHERE queue >= :tree AND queue < :end), 1
@@ -136,7 +136,7 @@ def _names(connection: sqlite3.Connection, wanted: str) -> set[str]:
 
 
 def _times(connection: sqlite3.Connection, name: str, kind: RawKind) -> list[int]:
-    score, until_ms = connection.execute(_FIRST, (name,)).fetchone()
+    score, until_ms = connection.execute(_FIRST, (name, name)).fetchone()
     times = [] if until_ms is None else [until_ms]
     if score is not None:
         times.append(math.ceil(min(score, 1e12) * 1000) if kind is RawKind.TIMED_SET else 0)
