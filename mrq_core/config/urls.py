@@ -21,9 +21,15 @@ def url_and_prefix(
 
     `setting` holds the URL where BROKER or STORE is only a name. `files` names the options that hold paths,
     in lower case. Raises ConfigError for two different prefixes. The default of the setting counts only if it
-    was given.
+    was given, and for a `#`: to client libraries it ends the URL, and one in a password even its host.
     """
-    url, in_url = without_option(opening.url or str(opening.settings.get(setting) or ""), "prefix")
+    url = opening.url or str(opening.settings.get(setting) or "")
+    if "#" in url:
+        raise ConfigError(
+            f"the URL {shown_url(url)!r} is wrong (it has a #): expected %23 in place of a # in a password, "
+            "a name or a path, since user and password have to be percent-encoded"
+        )
+    url, in_url = without_option(url, "prefix")
     url = _with_absolute_files(url, opening.folders, files)
     prefix = str(opening.settings.get(prefix_setting) or "")
     if in_url is None or in_url == prefix:
