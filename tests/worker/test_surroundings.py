@@ -699,6 +699,20 @@ def test_jobs_have_their_outcomes_after_a_task_has_broken_all_formatters(project
     assert [project.ended(job).exception_type for job in jobs] == [None, "ValueError"]
 
 
+def test_no_log_of_a_job_has_the_warnings_of_what_was_restored_when_it_ended(project: Project) -> None:
+    jobs = [
+        project.queue("changes.handles", {"signum": int(signal.SIGTERM)}),
+        project.queue("changes.leaves_in", {"kind": "left"}),
+    ]
+    worker = project.worker("--burst", "--greenlets", "1")
+    assert worker.wait() == 0
+    for job, event in zip(jobs, ("signal.restored SIGTERM", "folder.restored"), strict=True):
+        (line,) = (line for line in worker.output.splitlines() if event in line)
+        assert f" - {event}" in line
+        assert f"found at the end of job {job}" in line
+        assert project.log_of(job) == []
+
+
 @pytest.mark.parametrize("kind", ["left", "deleted"])
 def test_the_next_job_runs_in_the_folder_of_the_worker(project: Project, kind: str) -> None:
     project.queue("changes.leaves_in", {"kind": kind})

@@ -69,7 +69,7 @@ class StandardDescriptors:
         """Sets back what is closed, or has become a connection. `is_alone`: also what a job has replaced by a
         file or a pipe, or has made non-blocking, as asyncio does, which another job may need."""
         for number in self.set_back(is_alone=is_alone):  # standard error, the last of them, is there again
-            _log.warning("descriptor.restored number=%d: a task had closed or replaced it", number)
+            _log.warn_of_change("descriptor.restored number=%d: a task had closed or replaced it", number)
 
     def set_back(self, *, is_alone: bool) -> list[int]:
         """Does what `restore` does, and logs nothing. Returns the numbers of the descriptors."""

@@ -14,6 +14,7 @@ import sys
 from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import Context
 from math import inf
 from typing import Any
 
@@ -95,6 +96,15 @@ class GuardedLog(logging.LoggerAdapter[logging.Logger]):
         finally:
             if limit is not None:
                 limit.close()
+
+    def warn_of_change(self, text: str, *values: object) -> None:
+        """Warns of what a task has done to the process. Not in the log of the job that ends just now: one
+        that ran beside it, or before it, may have done it."""
+        ended = current_context.get()
+        if ended is not None:
+            text += " (found at the end of job %s, %s)"
+            values = (*values, ended.record.id, ended.record.path)
+        Context().run(self.warning, text, *values)
 
     def _handle(
         self,

@@ -186,7 +186,7 @@ class Surroundings:
                     os.setgroups(others)
                 os.setregid(*groups)
                 os.setreuid(*users)
-                _log.warning("user.restored: a task had changed the user or the groups of the process")
+                _log.warn_of_change("user.restored: a task had changed the user or the groups of the process")
         except OSError:
             self.lasting_change = "changed the user or the groups of the process"
 
@@ -200,10 +200,12 @@ class Surroundings:
         elif is_alone:
             with suppress(OSError):
                 os.chdir(self._folder)
-                _log.warning("folder.restored: a task had left the worker in %s", folder)
+                _log.warn_of_change("folder.restored: a task had left the worker in %s", folder)
         elif self._warned != folder:
             self._warned = folder
-            _log.warning("folder.changed: a task has changed the working directory of all jobs to %s", folder)
+            _log.warn_of_change(
+                "folder.changed: a task has changed the working directory of all jobs to %s", folder
+            )
 
 
 def _is_path(folder: object) -> bool:
@@ -220,7 +222,7 @@ def _heed_children() -> bool:
 
 
 def _warn_of_handler(number: int) -> None:
-    _log.warning("signal.restored %s: a task had replaced its handler", signal.Signals(number).name)
+    _log.warn_of_change("signal.restored %s: a task had replaced its handler", signal.Signals(number).name)
 
 
 def folder_now() -> str:
