@@ -47,6 +47,7 @@ _ON_FIRST = frozenset(
         *("test_log_handlers", "test_odd_values", "test_process_end", "test_solo", "test_solo_log"),
         "test_stray_exceptions",
         *("test_processes", "test_processes_starting", "test_processes_surroundings", "test_surroundings"),
+        *("test_surroundings_logging", "test_surroundings_signals", "test_surroundings_streams"),
         "test_swallowed_interrupts",
     }
 )

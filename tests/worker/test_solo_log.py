@@ -6,7 +6,7 @@ import pytest
 
 from mrq_core.contract.record import Status
 from tests.support import Project, until
-from tests.worker.test_surroundings import CHANGES, WAYS
+from tests.worker.test_surroundings_logging import CHANGES, WAYS
 
 ALONE = """
 import logging, os, sys, time, warnings

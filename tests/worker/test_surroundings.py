@@ -1,10 +1,9 @@
-"""What a task changes for its whole process: logging, signals, the working directory, standard streams."""
+"""What a task changes for its whole process: the working directory, limits, its user, paths."""
 
 from __future__ import annotations
 
 import os
 import signal
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,243 +11,18 @@ import pytest
 from mrq_core.contract.record import Status
 from tests.support import Project, open_project, until
 
-needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may change its user")
-
-CHANGES = '''
-import asyncio
-import contextlib
+CHANGES = """
 import io
-import logging
-import logging.config
 import os
 import resource
 import shutil
 import signal
-import subprocess
 import sys
 import tempfile
 import time
-import warnings
 
-from mrq_core import get_current_worker, log, queue_job, task
+from mrq_core import task
 from tasks import note
-
-HANDLED = {"version": 1, "root": {"level": "WARNING", "handlers": []}}
-FILE = """
-[loggers]
-keys=root
-[handlers]
-keys=
-[formatters]
-keys=
-[logger_root]
-level=ERROR
-handlers=
-"""
-
-
-def dict_config():
-    logging.config.dictConfig(HANDLED)
-
-
-def file_config():
-    logging.config.fileConfig(io.StringIO(FILE))
-
-
-def basic_config():
-    logging.basicConfig(force=True, level=logging.ERROR, stream=io.StringIO())
-
-
-def disable():
-    logging.disable(logging.CRITICAL)
-
-
-def shut_down():
-    logging.shutdown()
-
-
-def clear():
-    logging.getLogger().handlers.clear()
-
-
-def raise_levels():
-    logging.getLogger().setLevel(logging.CRITICAL)
-    for handler in logging.getLogger().handlers:
-        handler.setLevel(logging.CRITICAL)
-    time.sleep(0.01)
-
-
-def own_levels():
-    for name in list(logging.Logger.manager.loggerDict):
-        if name.startswith("mrq"):
-            logging.getLogger(name).setLevel(logging.CRITICAL + 1)
-    time.sleep(0.01)
-
-
-def own_config():
-    loggers = {"mrq": {"level": "CRITICAL"}}
-    logging.config.dictConfig({"version": 1, "disable_existing_loggers": False, "loggers": loggers})
-    time.sleep(0.01)
-
-
-def clear_loggers():
-    logging.Logger.manager.loggerDict.clear()
-
-
-def handlers_none():
-    logging.root.handlers = None
-
-
-def handlers_tuple():
-    logging.root.handlers = (*logging.root.handlers, 5)
-
-
-def handlers_odd():
-    logging.root.handlers.insert(0, 5)
-    time.sleep(0.01)
-
-
-def levels_none():
-    logging.root.addHandler(logging.StreamHandler())
-    for handler in logging.root.handlers:
-        handler.level = None
-    time.sleep(0.01)
-
-
-def filters_none():
-    logging.root.filters = None
-    for handler in logging.root.handlers:
-        handler.filters = None
-
-
-def parts_of_handlers():
-    for handler in logging.root.handlers:
-        handler.formatter = 42
-        handler.lock = handler.stream = None
-    time.sleep(0.01)
-
-
-def streams():
-    for handler in logging.root.handlers:
-        handler.stream = io.StringIO()
-
-
-def short_levels():
-    log.setLevel(logging.CRITICAL)
-
-
-def short_levels_above():
-    logging.getLogger("mrq").setLevel(logging.CRITICAL)
-
-
-def short_handler_levels():
-    for handler in logging.root.handlers:
-        handler.setLevel(logging.CRITICAL)
-
-
-def short_filters():
-    for handler in logging.root.handlers:
-        handler.addFilter(lambda record: False)
-
-
-def short_propagation():
-    logging.getLogger("mrq").propagate = False
-
-
-def short_loggers():
-    log.handlers = log.filters = None
-
-
-def log_file():
-    for number in range(3, 100):
-        with contextlib.suppress(OSError):
-            if os.readlink(f"/proc/self/fd/{number}").endswith("/worker.log"):
-                os.close(number)
-                time.sleep(0.01)
-
-
-def other_file():
-    for number in range(3, 100):
-        with contextlib.suppress(OSError):
-            if os.readlink(f"/proc/self/fd/{number}").endswith("/worker.log"):
-                os.dup2(os.open("other", os.O_WRONLY | os.O_CREAT), number)
-                log.info("at once")
-
-
-def disable_odd():
-    logging.Logger.manager.disable = 99
-
-
-def other_root():
-    logging.root = logging.Logger.root = logging.Logger("other")
-    time.sleep(0.01)
-
-
-def loggers():
-    for name in ("mrq", "mrq.job", "mrq.worker"):
-        logger = logging.getLogger(name)
-        logger.handlers = logger.filters = None
-        logger.propagate = False
-    time.sleep(0.01)
-
-
-def methods():
-    logging.Logger.handle = None
-    time.sleep(0.01)
-
-
-def capture():
-    logging.captureWarnings(True)
-    warnings.warn("captured")
-
-
-@task
-def configures(way: str):
-    globals()[way]()
-
-
-@task
-def closes_client():
-    get_current_worker().client.close()
-    return queue_job("changes.logs", {})
-
-
-@task(isolate=True)
-def closes_client_alone():
-    get_current_worker().client.close()
-    return queue_job("changes.logs", {})
-
-
-@task
-def logs():
-    log.info("from the logger of mrq")
-    logging.getLogger(__name__).info("from a logger of the task")
-    logging.info("from the root")
-
-
-@task
-def handles(signum: int):
-    signal.signal(signum, signal.SIG_IGN)
-    time.sleep(0.01)
-
-
-@task
-def loops(signum: int):
-    async def handles():
-        asyncio.get_running_loop().add_signal_handler(signum, int)
-        await asyncio.sleep(0.002)
-    asyncio.run(handles())
-
-
-@task
-def codes():
-    return [subprocess.run(["sh", "-c", "exit 3"]).returncode, os.waitstatus_to_exitcode(os.system("exit 3"))]
-
-
-@task
-def defaults(signum: int):
-    signal.signal(signum, signal.SIG_DFL)
-    time.sleep(0.01)
 
 
 @task
@@ -269,24 +43,6 @@ def where():
 @task
 def limits():
     sys.setrecursionlimit(80)
-
-
-@task
-def switches_slowly():
-    sys.setswitchinterval(1000)
-
-
-@task(timeout=0.5)
-def switches_slowly_and_spins():
-    sys.setswitchinterval(1000)
-    while True:
-        pass
-
-
-@task
-def blocks_signals():
-    signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGALRM, signal.SIGTERM))
-    time.sleep(0.01)
 
 
 @task
@@ -335,32 +91,8 @@ def refuse(*arguments):
 
 
 @task
-def formats_nothing():
-    logging.Formatter.format = None
-
-
-@task
-def handled(signum: int):
-    return str(signal.getsignal(signum))
-
-
-@task
 def redirects():
     sys.stdout = io.StringIO()
-    time.sleep(0.01)
-
-
-@task
-def watches(signum: int):
-    import gevent
-    watcher = gevent.signal_handler(signum, lambda: None)
-    time.sleep(0.01)
-
-
-@task
-def calls_c(signum: int):
-    import ctypes
-    ctypes.CDLL(None).signal(signum, 1)
     time.sleep(0.01)
 
 
@@ -369,26 +101,18 @@ def prints():
     print("printed", flush=True)
 
 
-@task(timeout=0.5)
-def spins():
-    while True:
-        pass
-
-
 @task
 def naps():
     note("nap")
     while "go" not in os.listdir(os.environ["HERE"]):
         time.sleep(0.01)
-'''
 
-WAYS = (
-    "dict_config", "short_levels_above", "file_config", "basic_config", "disable", "shut_down", "clear",
-    "raise_levels", "own_levels", "own_config",
-    "clear_loggers", "capture", "handlers_none", "handlers_tuple", "handlers_odd", "levels_none",
-    "filters_none", "parts_of_handlers", "disable_odd", "other_root", "loggers", "methods", "streams",
-    "short_levels", "short_handler_levels", "short_filters", "short_propagation", "short_loggers",
-)  # fmt: skip
+
+@task
+def ignores_sigterm():
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    time.sleep(0.01)
+"""
 
 
 @pytest.fixture(autouse=True)
@@ -398,169 +122,7 @@ def changes(project: Project) -> None:
     project.env["HERE"] = str(project.path)
 
 
-@pytest.mark.parametrize("way", WAYS)
-def test_a_task_that_configures_logging_keeps_no_later_job_from_its_log(project: Project, way: str) -> None:
-    project.queue("changes.logs")  # loggers that exist already
-    project.queue("changes.configures", {"way": way})
-    job = project.queue("changes.logs")
-    failing = project.queue("tasks.fail")
-    worker = project.work_off()
-    project.ended(job)
-    assert project.log_of(job) == [
-        "from the logger of mrq",
-        "from a logger of the task",
-        "from the root",
-    ]
-    assert f"job.failed id={failing}" in worker.output
-    assert "worker.stopped" in worker.output
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_lines_go_to_the_log_file_after_a_task_has_closed_its_descriptor(project: Project) -> None:
-    project.queue("changes.configures", {"way": "log_file"})
-    project.queue("changes.logs")
-    worker = project.work_off("--log-file", "worker.log")
-    lines = (project.path / "worker.log").read_text()
-    assert "from the logger of mrq" in lines
-    assert "worker.stopped" in lines
-    assert "Bad file descriptor" not in worker.output
-
-
-def test_no_line_goes_to_another_file_that_has_the_descriptor_of_the_log_file(project: Project) -> None:
-    project.queue("changes.configures", {"way": "other_file"})
-    project.queue("changes.logs")
-    project.work_off("--log-file", "worker.log")
-    assert (project.path / "other").read_text() == ""
-    assert "at once" in (project.path / "worker.log").read_text()
-
-
-@pytest.mark.parametrize("task", ["closes_client", "closes_client_alone"])
-def test_the_client_of_a_worker_stays_open_after_a_task_has_closed_it(project: Project, task: str) -> None:
-    job = project.queue(f"changes.{task}")
-    worker = project.work_off()
-    record = project.ended(job)
-    assert record.status == Status.SUCCESS
-    assert project.ended(str(record.result)).status == Status.SUCCESS
-    assert "client.kept_open" in worker.output
-    assert "broker.away" not in worker.output
-
-
-def test_a_task_that_goes_on_after_it_has_configured_logging_leaves_the_logs_of_its_neighbours(
-    project: Project,
-) -> None:
-    project.write(
-        "going_on.py",
-        """
-        import changes, os, time
-        from mrq_core import log, task
-        from tasks import note
-
-        @task
-        def configures():
-            changes.dict_config()
-            changes.disable()
-            note("configured")
-            while "go" not in os.listdir("."):
-                time.sleep(0.01)
-
-        @task
-        def talks():
-            while "go" not in os.listdir("."):
-                log.info("here")
-                time.sleep(0.05)
-    """,
-    )
-    project.queue("going_on.configures")
-    worker = project.worker("--greenlets", "2")
-    until(project.ledger, what="the task to configure logging")
-    talking = project.queue("going_on.talks")
-    until(lambda: project.log_of(talking), what="a line of the neighbour")
-    project.write("go", "")
-    project.ended(talking)
-    worker.send(signal.SIGINT)
-    assert worker.wait() == 0
-
-
-@pytest.mark.parametrize("task", ["handles", "watches", "calls_c"])
-@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_stops_the_worker_after_a_task_has_replaced_its_handler(
-    project: Project, signum: signal.Signals, task: str
-) -> None:
-    worker = project.worker()
-    project.ended(project.queue(f"changes.{task}", {"signum": int(signum)}))
-    worker.send(signum)
-    assert worker.wait() == 0
-
-
-def test_a_timeout_ends_code_that_keeps_the_processor_after_a_task_has_taken_its_signal(
-    project: Project,
-) -> None:
-    project.queue("changes.handles", {"signum": int(signal.SIGALRM)})
-    job = project.queue("changes.spins")
-    project.work_off()
-    assert project.ended(job).status == "timeout"
-
-
-@pytest.mark.parametrize("path", ["switches_slowly", "blocks_signals"])
-def test_a_timeout_ends_code_that_keeps_the_processor_after_a_task_has_kept_threads_from_running(
-    project: Project, path: str
-) -> None:
-    project.queue(f"changes.{path}")
-    job = project.queue("changes.spins")
-    project.work_off()
-    assert project.ended(job).status == "timeout"
-
-
-def test_a_timeout_ends_code_that_has_kept_threads_from_running(project: Project) -> None:
-    job = project.queue("changes.switches_slowly_and_spins")
-    project.work_off()
-    assert project.ended(job).status == "timeout"
-
-
-@pytest.mark.parametrize("signum", [signal.SIGPIPE, signal.SIGXFSZ])
-def test_signals_that_python_ignores_are_ignored_after_a_task_has_replaced_their_handlers(
-    project: Project, signum: signal.Signals
-) -> None:
-    before = project.queue("changes.handled", {"signum": int(signum)})
-    project.queue("changes.defaults", {"signum": int(signum)})
-    after = project.queue("changes.handled", {"signum": int(signum)})
-    project.work_off()
-    assert project.ended(before).result == project.ended(after).result == "1"
-
-
-@pytest.mark.parametrize("task", ["loops", "handles", "defaults"])
-def test_the_log_file_is_opened_again_after_a_task_has_replaced_the_handler_of_its_signal(
-    project: Project, task: str
-) -> None:
-    file, moved = project.path / "log", project.path / "log.1"
-    worker = project.start("worker", "--log-file", str(file), "--max-latency", "0.05")
-    project.queue(f"changes.{task}", {"signum": int(signal.SIGUSR1)})
-    until(lambda: file.exists() and "signal.restored SIGUSR1" in file.read_text(), what="the handler")
-    file.rename(moved)
-    worker.send(signal.SIGUSR1)
-    until(file.exists, what="the new file")
-    worker.send(signal.SIGINT)
-    assert worker.wait() == 0
-
-
-@pytest.mark.parametrize("is_early", [False, True])
-def test_programs_of_later_jobs_have_exit_codes_after_children_were_ignored(
-    project: Project, is_early: bool
-) -> None:
-    if is_early:
-        earlier = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
-        try:
-            worker = project.start("worker", "--max-jobs", "1")
-        finally:
-            signal.signal(signal.SIGCHLD, earlier)
-    else:
-        ignoring = project.queue("changes.handles", {"signum": int(signal.SIGCHLD)})
-        worker = project.worker("--max-jobs", "2")
-        project.ended(ignoring)
-        worker.until_output("signal.restored SIGCHLD")
-    job = project.queue("changes.codes")
-    assert project.ended(job).result == [3, 3]
-    assert worker.wait() == 0
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may change its user")
 
 
 def test_later_jobs_have_the_limits_of_the_worker_and_no_alarm(project: Project) -> None:
@@ -569,29 +131,6 @@ def test_later_jobs_have_the_limits_of_the_worker_and_no_alarm(project: Project)
     after = project.queue("changes.limits_now")
     project.work_off("--greenlets", "1")
     assert project.ended(before).result == project.ended(after).result
-
-
-def test_levels_of_the_loggers_of_mrq_that_a_module_sets_when_it_is_imported_stay(project: Project) -> None:
-    project.write(
-        "leveling.py",
-        """
-        import logging, time
-        from mrq_core import log, task
-
-        log.setLevel(logging.WARNING)
-
-        @task
-        def talk():
-            log.info("left out")
-            log.warning("here")
-            time.sleep(0.01)
-        """,
-    )
-    jobs = [project.queue("leveling.talk") for _ in range(2)]
-    project.work_off("--greenlets", "1")
-    for job in jobs:
-        project.ended(job)
-        assert project.log_of(job) == ["here"]
 
 
 def test_limits_that_a_module_sets_when_it_is_imported_stay(project: Project) -> None:
@@ -692,16 +231,9 @@ def test_a_worker_ends_after_a_task_has_changed_its_user_for_good(project: Proje
     assert "the user or the groups of the process for good" in worker.output
 
 
-def test_jobs_have_their_outcomes_after_a_task_has_broken_all_formatters(project: Project) -> None:
-    project.queue("changes.formats_nothing")
-    jobs = [project.queue("changes.logs"), project.queue("tasks.fail")]
-    project.work_off()
-    assert [project.ended(job).exception_type for job in jobs] == [None, "ValueError"]
-
-
 def test_no_log_of_a_job_has_the_warnings_of_what_was_restored_when_it_ended(project: Project) -> None:
     jobs = [
-        project.queue("changes.handles", {"signum": int(signal.SIGTERM)}),
+        project.queue("changes.ignores_sigterm"),
         project.queue("changes.leaves_in", {"kind": "left"}),
     ]
     worker = project.worker("--burst", "--greenlets", "1")
@@ -787,154 +319,6 @@ def test_a_trace_function_that_a_task_sets_for_threads_stays_out_of_those_of_the
     assert project.ended(project.queue("tasks.Add", {"a": 1, "b": 2})).result == 3
     # gevent's threads may meet the function before a call of the worker begins, and then say so themselves.
     assert " ERROR " not in worker.output
-
-
-BREAKS = [
-    "close()",
-    "detach()",
-    "buffer.close()",
-    "buffer.detach()",
-    "reconfigure(encoding='ascii'); time.sleep(0.01)",
-]
-
-
-@pytest.mark.parametrize("greenlets", [1, 3])
-def test_later_jobs_print_after_a_task_has_broken_the_standard_streams(
-    project: Project, greenlets: int
-) -> None:
-    functions = [
-        f"@task\ndef breaks_{number}():\n    sys.stdout.{call}; sys.stderr.{call}\n"
-        for number, call in enumerate(BREAKS)
-    ]
-    project.write(
-        "streams.py",
-        "import sys, time\nfrom mrq_core import task\n\n"
-        "@task\ndef prints(word):\n"
-        "    print(word + '\\u20ac', flush=True)\n    print(word, file=sys.stderr)\n\n"
-        "@task\ndef waits():\n    time.sleep(60)\n\n" + "\n\n".join(functions),
-    )
-    beside = [project.queue("streams.waits") for _ in range(greenlets - 1)]
-    worker = project.worker("--greenlets", str(greenlets))
-    calls = BREAKS[:-1] if beside else BREAKS  # another job may need the encoding
-    for number in range(len(calls)):
-        broken = project.ended(project.queue(f"streams.breaks_{number}"))
-        job = project.ended(project.queue("streams.prints", {"word": f"word{number}"}))
-        assert (broken.status, job.status) == (Status.SUCCESS, Status.SUCCESS), job.traceback
-        until(lambda: worker.output.count(f"word{number}") == 2, what="what the job has printed")  # noqa: B023
-    worker.send(signal.SIGTERM)
-    worker.wait()
-    assert "worker.stopped" in worker.output
-
-
-def test_jobs_print_after_others_have_left_a_closed_stream_as_the_standard_one(project: Project) -> None:
-    """Two overlapping `redirect_stdout` leave the stream of the first one, which is closed."""
-    project.write(
-        "capturing.py",
-        """
-        import contextlib, io, os, time
-        from mrq_core import task
-        from tasks import note
-
-        def wait_for(name):
-            while name not in os.listdir("."):
-                time.sleep(0.01)
-
-        @task
-        def captures(go):
-            with io.StringIO() as out, contextlib.redirect_stdout(out):
-                note(go)
-                wait_for(go)
-                return out.getvalue()
-
-        @task
-        def waits():
-            wait_for("never")
-
-        @task
-        def prints():
-            print("printed", flush=True)
-    """,
-    )
-    project.queue("capturing.waits")
-    worker = project.worker("--greenlets", "4")
-    first = project.queue("capturing.captures", {"go": "one"})
-    until(lambda: project.ledger() == ["one"], what="the first stream")
-    second = project.queue("capturing.captures", {"go": "two"})
-    until(lambda: project.ledger() == ["one", "two"], what="the second stream")
-    for name, job in (("one", first), ("two", second)):
-        project.write(name, "")
-        assert project.ended(job).status == Status.SUCCESS
-    assert project.ended(project.queue("capturing.prints")).status == Status.SUCCESS
-    until(lambda: "printed" in worker.output, what="what the job prints")
-
-
-def test_lines_that_a_handler_has_kept_are_stored_with_no_other_job(project: Project) -> None:
-    project.write(
-        "keeping.py",
-        """
-        import logging
-        from logging.handlers import MemoryHandler
-        from mrq_core import log, task
-
-        @task
-        def keeps():
-            logging.getLogger().addHandler(MemoryHandler(1000, target=logging.getLogger().handlers[1]))
-            log.info("kept")
-
-        @task
-        def says(word, level):
-            log.log(level, word)
-    """,
-    )
-    others = [
-        project.queue("keeping.keeps"),
-        project.queue("keeping.says", {"word": "other", "level": 20}),
-    ]
-    job = project.queue("keeping.says", {"word": "own", "level": 40})
-    project.work_off("--greenlets", "1")
-    assert [project.log_of(one) for one in others] == [["kept"], ["other"]]
-    assert {*project.log_of(job)} == {"own"}
-
-
-CLOSES = """
-import os
-import socket
-
-from mrq_core import log, task
-from tasks import note
-
-taken = []
-
-
-@task
-def closes(connects: bool):
-    os.closerange(0, 3)
-    if connects:
-        taken.extend(socket.socketpair() + socket.socketpair())
-        note([one.fileno() for one in taken][:3] == [0, 1, 2])
-
-
-@task
-def talks(word: str):
-    log.info("log of %s", word)
-    print("print of", word, flush=True)
-"""
-
-
-@pytest.mark.parametrize("connects", [True, False])
-def test_a_task_that_closes_the_standard_descriptors_takes_no_lines_of_the_worker(
-    project: Project, connects: bool
-) -> None:
-    project.write("closes.py", CLOSES)
-    worker = project.worker()
-    for word in ("one", "two"):
-        project.ended(project.queue("closes.closes", {"connects": connects}))
-        job = project.ended(project.queue("closes.talks", {"word": word}))
-        assert (job.status, job.claims) == ("success", 1)
-        worker.until_output(f"log of {word}")
-        worker.until_output(f"print of {word}")
-    assert ("True" in project.ledger()) == connects
-    assert all(f"descriptor.restored number={number}" in worker.output for number in (1, 2))
 
 
 @pytest.mark.parametrize("change", ["sys.path.clear()", "sys.path = None"])

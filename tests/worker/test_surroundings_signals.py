@@ -1,0 +1,175 @@
+"""What a task changes of signal handlers, and of the threads that need them."""
+
+from __future__ import annotations
+
+import signal
+
+import pytest
+
+from tests.support import Project, until
+
+CHANGES = """
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+
+from mrq_core import task
+
+
+@task
+def handles(signum: int):
+    signal.signal(signum, signal.SIG_IGN)
+    time.sleep(0.01)
+
+
+@task
+def loops(signum: int):
+    async def handles():
+        asyncio.get_running_loop().add_signal_handler(signum, int)
+        await asyncio.sleep(0.002)
+    asyncio.run(handles())
+
+
+@task
+def codes():
+    return [subprocess.run(["sh", "-c", "exit 3"]).returncode, os.waitstatus_to_exitcode(os.system("exit 3"))]
+
+
+@task
+def defaults(signum: int):
+    signal.signal(signum, signal.SIG_DFL)
+    time.sleep(0.01)
+
+
+@task
+def switches_slowly():
+    sys.setswitchinterval(1000)
+
+
+@task(timeout=0.5)
+def switches_slowly_and_spins():
+    sys.setswitchinterval(1000)
+    while True:
+        pass
+
+
+@task
+def blocks_signals():
+    signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGALRM, signal.SIGTERM))
+    time.sleep(0.01)
+
+
+@task
+def handled(signum: int):
+    return str(signal.getsignal(signum))
+
+
+@task
+def watches(signum: int):
+    import gevent
+    watcher = gevent.signal_handler(signum, lambda: None)
+    time.sleep(0.01)
+
+
+@task
+def calls_c(signum: int):
+    import ctypes
+    ctypes.CDLL(None).signal(signum, 1)
+    time.sleep(0.01)
+
+
+@task(timeout=0.5)
+def spins():
+    while True:
+        pass
+"""
+
+
+@pytest.fixture(autouse=True)
+def changes(project: Project) -> None:
+    project.write("changes.py", CHANGES)
+
+
+@pytest.mark.parametrize("task", ["handles", "watches", "calls_c"])
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_stops_the_worker_after_a_task_has_replaced_its_handler(
+    project: Project, signum: signal.Signals, task: str
+) -> None:
+    worker = project.worker()
+    project.ended(project.queue(f"changes.{task}", {"signum": int(signum)}))
+    worker.send(signum)
+    assert worker.wait() == 0
+
+
+def test_a_timeout_ends_code_that_keeps_the_processor_after_a_task_has_taken_its_signal(
+    project: Project,
+) -> None:
+    project.queue("changes.handles", {"signum": int(signal.SIGALRM)})
+    job = project.queue("changes.spins")
+    project.work_off()
+    assert project.ended(job).status == "timeout"
+
+
+@pytest.mark.parametrize("path", ["switches_slowly", "blocks_signals"])
+def test_a_timeout_ends_code_that_keeps_the_processor_after_a_task_has_kept_threads_from_running(
+    project: Project, path: str
+) -> None:
+    project.queue(f"changes.{path}")
+    job = project.queue("changes.spins")
+    project.work_off()
+    assert project.ended(job).status == "timeout"
+
+
+def test_a_timeout_ends_code_that_has_kept_threads_from_running(project: Project) -> None:
+    job = project.queue("changes.switches_slowly_and_spins")
+    project.work_off()
+    assert project.ended(job).status == "timeout"
+
+
+@pytest.mark.parametrize("signum", [signal.SIGPIPE, signal.SIGXFSZ])
+def test_signals_that_python_ignores_are_ignored_after_a_task_has_replaced_their_handlers(
+    project: Project, signum: signal.Signals
+) -> None:
+    before = project.queue("changes.handled", {"signum": int(signum)})
+    project.queue("changes.defaults", {"signum": int(signum)})
+    after = project.queue("changes.handled", {"signum": int(signum)})
+    project.work_off()
+    assert project.ended(before).result == project.ended(after).result == "1"
+
+
+@pytest.mark.parametrize("task", ["loops", "handles", "defaults"])
+def test_the_log_file_is_opened_again_after_a_task_has_replaced_the_handler_of_its_signal(
+    project: Project, task: str
+) -> None:
+    file, moved = project.path / "log", project.path / "log.1"
+    worker = project.start("worker", "--log-file", str(file), "--max-latency", "0.05")
+    project.queue(f"changes.{task}", {"signum": int(signal.SIGUSR1)})
+    until(lambda: file.exists() and "signal.restored SIGUSR1" in file.read_text(), what="the handler")
+    file.rename(moved)
+    worker.send(signal.SIGUSR1)
+    until(file.exists, what="the new file")
+    worker.send(signal.SIGINT)
+    assert worker.wait() == 0
+
+
+@pytest.mark.parametrize("is_early", [False, True])
+def test_programs_of_later_jobs_have_exit_codes_after_children_were_ignored(
+    project: Project, is_early: bool
+) -> None:
+    if is_early:
+        earlier = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+        try:
+            worker = project.start("worker", "--max-jobs", "1")
+        finally:
+            signal.signal(signal.SIGCHLD, earlier)
+    else:
+        ignoring = project.queue("changes.handles", {"signum": int(signal.SIGCHLD)})
+        worker = project.worker("--max-jobs", "2")
+        project.ended(ignoring)
+        worker.until_output("signal.restored SIGCHLD")
+    job = project.queue("changes.codes")
+    assert project.ended(job).result == [3, 3]
+    assert worker.wait() == 0

@@ -1,0 +1,129 @@
+"""What a task does to the standard streams and their descriptors."""
+
+from __future__ import annotations
+
+import signal
+
+import pytest
+
+from mrq_core.contract.record import Status
+from tests.support import Project, until
+
+BREAKS = [
+    "close()",
+    "detach()",
+    "buffer.close()",
+    "buffer.detach()",
+    "reconfigure(encoding='ascii'); time.sleep(0.01)",
+]
+
+
+@pytest.mark.parametrize("greenlets", [1, 3])
+def test_later_jobs_print_after_a_task_has_broken_the_standard_streams(
+    project: Project, greenlets: int
+) -> None:
+    functions = [
+        f"@task\ndef breaks_{number}():\n    sys.stdout.{call}; sys.stderr.{call}\n"
+        for number, call in enumerate(BREAKS)
+    ]
+    project.write(
+        "streams.py",
+        "import sys, time\nfrom mrq_core import task\n\n"
+        "@task\ndef prints(word):\n"
+        "    print(word + '\\u20ac', flush=True)\n    print(word, file=sys.stderr)\n\n"
+        "@task\ndef waits():\n    time.sleep(60)\n\n" + "\n\n".join(functions),
+    )
+    beside = [project.queue("streams.waits") for _ in range(greenlets - 1)]
+    worker = project.worker("--greenlets", str(greenlets))
+    calls = BREAKS[:-1] if beside else BREAKS  # another job may need the encoding
+    for number in range(len(calls)):
+        broken = project.ended(project.queue(f"streams.breaks_{number}"))
+        job = project.ended(project.queue("streams.prints", {"word": f"word{number}"}))
+        assert (broken.status, job.status) == (Status.SUCCESS, Status.SUCCESS), job.traceback
+        until(lambda: worker.output.count(f"word{number}") == 2, what="what the job has printed")  # noqa: B023
+    worker.send(signal.SIGTERM)
+    worker.wait()
+    assert "worker.stopped" in worker.output
+
+
+def test_jobs_print_after_others_have_left_a_closed_stream_as_the_standard_one(project: Project) -> None:
+    """Two overlapping `redirect_stdout` leave the stream of the first one, which is closed."""
+    project.write(
+        "capturing.py",
+        """
+        import contextlib, io, os, time
+        from mrq_core import task
+        from tasks import note
+
+        def wait_for(name):
+            while name not in os.listdir("."):
+                time.sleep(0.01)
+
+        @task
+        def captures(go):
+            with io.StringIO() as out, contextlib.redirect_stdout(out):
+                note(go)
+                wait_for(go)
+                return out.getvalue()
+
+        @task
+        def waits():
+            wait_for("never")
+
+        @task
+        def prints():
+            print("printed", flush=True)
+    """,
+    )
+    project.queue("capturing.waits")
+    worker = project.worker("--greenlets", "4")
+    first = project.queue("capturing.captures", {"go": "one"})
+    until(lambda: project.ledger() == ["one"], what="the first stream")
+    second = project.queue("capturing.captures", {"go": "two"})
+    until(lambda: project.ledger() == ["one", "two"], what="the second stream")
+    for name, job in (("one", first), ("two", second)):
+        project.write(name, "")
+        assert project.ended(job).status == Status.SUCCESS
+    assert project.ended(project.queue("capturing.prints")).status == Status.SUCCESS
+    until(lambda: "printed" in worker.output, what="what the job prints")
+
+
+CLOSES = """
+import os
+import socket
+
+from mrq_core import log, task
+from tasks import note
+
+taken = []
+
+
+@task
+def closes(connects: bool):
+    os.closerange(0, 3)
+    if connects:
+        taken.extend(socket.socketpair() + socket.socketpair())
+        note([one.fileno() for one in taken][:3] == [0, 1, 2])
+
+
+@task
+def talks(word: str):
+    log.info("log of %s", word)
+    print("print of", word, flush=True)
+"""
+
+
+@pytest.mark.parametrize("connects", [True, False])
+def test_a_task_that_closes_the_standard_descriptors_takes_no_lines_of_the_worker(
+    project: Project, connects: bool
+) -> None:
+    project.write("closes.py", CLOSES)
+    worker = project.worker()
+    for word in ("one", "two"):
+        project.ended(project.queue("closes.closes", {"connects": connects}))
+        job = project.ended(project.queue("closes.talks", {"word": word}))
+        assert (job.status, job.claims) == ("success", 1)
+        worker.until_output(f"log of {word}")
+        worker.until_output(f"print of {word}")
+    assert ("True" in project.ledger()) == connects
+    assert all(f"descriptor.restored number={number}" in worker.output for number in (1, 2))
