@@ -12,36 +12,76 @@ from urllib.parse import unquote
 from mrq_core.errors import shortened
 
 HIDDEN = "***"
+_CONTAINERS = (Mapping, list, tuple, AbstractSet)
 
 _SECRET_ENDS = ("password", "passwords", "passwd", "passphrase", "secret", "secrets", "token", "apikey",
-                "credential", "credentials", "httpauth")  # fmt: skip
-_SECRET_WORDS = frozenset({"pwd", "authorization"})
-_SECRET_PAIRS = frozenset({("api", "key"), ("private", "key"), ("access", "key"), ("pass", "word")})
+                "apikeys", "credential", "credentials", "httpauth")  # fmt: skip
+_SECRET_WORDS = frozenset({"pwd", "authorization", "creds"})
+_KEYS = ("access", "api", "encryption", "master", "private", "signing", "ssh")
+_TOKENS = ("access", "api", "auth", "bearer", "csrf", "refresh", "session")
+_SECRET_PAIRS = frozenset(
+    {
+        ("pass", "word"),
+        *((kind, word) for kind in _KEYS for word in ("key", "keys")),
+        *((kind, "tokens") for kind in _TOKENS),
+    }
+)
+_FIRST_OF_NUMBERS = frozenset({"max", "min", "num", "total"})
+_LAST_OF_NUMBERS = frozenset(
+    {"age", "budget", "count", "counts", "expires", "expiry", "length", "limit", "size", "total", "ttl",
+     "usage", "used"}
+)  # fmt: skip
+_LAST_OF_FACTS = frozenset({"at", "type"})
+"""The first and last words of names for numbers of secrets, such as `token_count`, and for facts about them,
+such as `token_type` and `password_changed_at`."""
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
+_NUMBER = re.compile(r"-?\d{1,12}(\.\d{1,6})?", re.ASCII)
 
 
 def looks_secret(name: str) -> bool:
-    """Whether values with this name are shown as ``***``.
+    """Whether this is a name of secrets. Whether a value is one depends on the value too: `is_secret`.
 
     The words of a name are `snake_case`, `dashed-words` or `camelCase`. A word that ends like a secret counts
     (`dbpassword`); a longer word does not (`passwordless`, `tokenizer`, `max_tokens`).
     """
-    words = [word.lower() for word in _WORD.findall(name)]
+    words = _words_of(name)
     return any(word.endswith(_SECRET_ENDS) or word in _SECRET_WORDS for word in words) or any(
         pair in _SECRET_PAIRS for pair in itertools.pairwise(words)
     )
 
 
-_CONTAINERS = (Mapping, list, tuple, AbstractSet)
+def is_secret(name: str, value: object) -> bool:
+    """Whether a value with this name is shown as ``***``. Not if it is nothing, true or false, a number of a
+    name such as `token_count`, or anything but a container of one such as `token_type`."""
+    if (
+        value is None
+        or isinstance(value, bool)
+        or (isinstance(value, (str, bytes, *_CONTAINERS)) and not value)
+    ):
+        return False
+    words = _words_of(name)
+    if isinstance(value, str) and len(words) > 1 and words[-1] == "pass":
+        return True
+    if not looks_secret(name):
+        return False
+    if words[-1] in _LAST_OF_FACTS:
+        return isinstance(value, _CONTAINERS)
+    if words[-1] in _LAST_OF_NUMBERS or words[0] in _FIRST_OF_NUMBERS:
+        return not (isinstance(value, int | float) or (isinstance(value, str) and _NUMBER.fullmatch(value)))
+    return True
+
+
+def _words_of(name: str) -> list[str]:
+    return [word.lower() for word in _WORD.findall(name)]
+
+
 _DEEPEST = 50
 
 
 def hide_secrets(name: str, value: object, depth: int = 0) -> object:
     """The value with secrets as ``***``, by its name and the names inside it. Values that are nested deeper
     than 50 levels, or contain themselves, end with ``...``."""
-    if looks_secret(name) and not (
-        value is None or (isinstance(value, (str, bytes, *_CONTAINERS)) and not value)
-    ):
+    if is_secret(name, value):
         return HIDDEN
     if isinstance(value, _CONTAINERS) and depth >= _DEEPEST:
         return "..."
@@ -145,7 +185,5 @@ def _is_harmless(name: str, value: str) -> bool:
     """Whether an option may be shown. A value without a name counts as a name without a value."""
     if name.lower() in _HARMLESS_OPTIONS or (name in ("", "&", ";") and not value):
         return True
-    is_secret = looks_secret(name) or difflib.get_close_matches(
-        name.lower(), _SECRET_OPTIONS, n=1, cutoff=0.75
-    )
-    return not is_secret and _HARMLESS_VALUE.fullmatch(value) is not None
+    may_be = looks_secret(name) or difflib.get_close_matches(name.lower(), _SECRET_OPTIONS, n=1, cutoff=0.75)
+    return not may_be and _HARMLESS_VALUE.fullmatch(value) is not None

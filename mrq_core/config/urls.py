@@ -54,7 +54,7 @@ def _with_absolute_files(url: str, folders: Folders, files: Collection[str]) -> 
             return found[0]
         return f"{found[1]}={quote(path)}"
 
-    return re.sub(r"(?<=[?&])(\w+)=(?![/&#])([^&#]+)", absolute, url)
+    return re.sub(r"(?<=[?&])(\w+)=(?![/&])([^&]+)", absolute, url)
 
 
 def without_option(url: str, name: str) -> tuple[str, str | None]:

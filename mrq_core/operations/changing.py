@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mrq_core.config.secrets import HIDDEN, looks_secret
+from mrq_core.config.secrets import HIDDEN, is_secret
 from mrq_core.contract.broker import Broker
 from mrq_core.contract.codec import JsonObject, JsonValue
 from mrq_core.contract.messages import Action, Cancel, ChangeResult, Move, Remove, Requeue
@@ -73,8 +73,8 @@ def with_secrets(value: JsonValue, original: JsonValue, *, name: str = "params")
 
 
 def _restored(key: str, item: JsonValue, known: JsonObject, name: str) -> JsonValue:
-    if item != HIDDEN or not looks_secret(key):
+    if item != HIDDEN or not is_secret(key, item):
         return with_secrets(item, known.get(key), name=name)
-    if known.get(key) is None:
+    if not is_secret(key, known.get(key)):
         raise InvalidValue(f"{name} is ***, which stands for no known secret: expected the value", path=name)
     return known[key]

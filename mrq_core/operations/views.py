@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 import msgspec
 
 from mrq_core.clock import DATETIMES, from_ms
-from mrq_core.config.secrets import HIDDEN, looks_secret
+from mrq_core.config.secrets import HIDDEN, is_secret
 from mrq_core.contract.codec import JsonObject, JsonValue
 from mrq_core.contract.driver import Driver
 from mrq_core.contract.naming import is_covered
@@ -53,10 +53,7 @@ def seconds(value: float | None) -> str:
 def redacted(value: JsonValue) -> JsonValue:
     """The value with ``***`` for the values of keys that look secret, at any depth."""
     if isinstance(value, dict):
-        return {
-            key: HIDDEN if looks_secret(key) and item is not None else redacted(item)
-            for key, item in value.items()
-        }
+        return {key: HIDDEN if is_secret(key, item) else redacted(item) for key, item in value.items()}
     if isinstance(value, list):
         return [redacted(item) for item in value]
     return value
@@ -67,7 +64,7 @@ def with_hidden(given: JsonValue, stored: JsonValue) -> JsonValue:
     if isinstance(given, dict) and isinstance(stored, dict):
         return {
             key: stored[key]
-            if item == HIDDEN and key in stored and looks_secret(key)
+            if item == HIDDEN and key in stored and is_secret(key, stored[key])
             else with_hidden(item, stored.get(key))
             for key, item in given.items()
         }

@@ -6,7 +6,7 @@ import hashlib
 import re
 from collections.abc import Iterable, Mapping
 
-from mrq_core.config.secrets import looks_secret
+from mrq_core.config.secrets import is_secret
 from mrq_core.contract.codec import JsonObject, encode
 from mrq_core.contract.messages import Limit
 from mrq_core.contract.terms import keys_in
@@ -45,7 +45,6 @@ def rules_in(limits: Mapping[str, Limit]) -> dict[str, Limit]:
 def _text_of(params: JsonObject, name: str) -> str:
     value = keys_in(params, (name,)).get(name)
     text = value if isinstance(value, str) else encode(value).decode()
-    is_hidden = value is not None and looks_secret(name)
-    if text.isprintable() and 0 < len(text) <= _VALUE_MAX and not is_hidden:
+    if text.isprintable() and 0 < len(text) <= _VALUE_MAX and not is_secret(name, value):
         return text
     return hashlib.sha256(text.encode()).hexdigest()[:32]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from mrq_core.config.secrets import hide_password, looks_secret
+from mrq_core.config.secrets import hide_password, is_secret, looks_secret
 from mrq_core.config.settings import SETTINGS, Config, default_of, flag_of
 from mrq_core.config.urls import url_and_prefix
 from mrq_core.contract.driver import Opening
@@ -59,7 +59,8 @@ def test_a_setting_wins_over_a_users_value_of_that_name() -> None:
 SECRET = [
     "API_TOKEN", "DB_PASSWORD", "MY_SECRET", "STRIPE_APIKEY", "S3_CREDENTIALS", "password2", "dbpassword",
     "userPassword", "UserPassword", "APIToken", "access-token", "api_key", "apiKey", "X-Api-Key", "passwords",
-    "client_secret", "authToken2", "private key", "Authorization", "db.passwd", "PassWord",
+    "client_secret", "authToken2", "private key", "Authorization", "db.passwd", "PassWord", "apikeys",
+    "api_keys", "refresh_tokens", "ssh_key", "signingKey", "smtp_creds",
 ]  # fmt: skip
 OPEN = [
     "secretary", "max_tokens", "maxTokens", "tokenizer", "passwordless", "tokenize", "keyboard", "monkey_key",
@@ -70,6 +71,23 @@ OPEN = [
 @pytest.mark.parametrize("name", OPEN)
 def test_names_that_only_contain_the_letters_of_a_secret_are_none(name: str) -> None:
     assert not looks_secret(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("token_count", 4712, False), ("tokenCount", "4712", False), ("max_token", 5, False),
+        ("total_token_count", 1.5, False), ("api_key_count", 2, False), ("token_type", "bearer", False),
+        ("password_changed_at", "2026-11-30", False), ("has_password", True, False),
+        ("password", None, False), ("tokens", ["the", "cat"], False), ("pass", "x", False),
+        ("boarding_pass_number", "7", False),
+        ("token", 4712, True), ("token_count", "hush", True), ("token_limit", ["hush"], True),
+        ("max_token", "hush", True), ("token_type", ["hush"], True), ("auth_tokens", ["hush"], True),
+        ("refresh_tokens", {"anna": "hush"}, True), ("smtp_pass", "hush", True), ("password", 1234, True),
+    ],
+)  # fmt: skip
+def test_numbers_and_facts_of_secrets_are_shown(name: str, value: object, expected: bool) -> None:
+    assert is_secret(name, value) == expected
 
 
 @pytest.mark.parametrize("name", SECRET)
@@ -168,7 +186,7 @@ def test_relative_paths_start_from_the_folders_of_the_moment(
     url, prefix = url_and_prefix(
         Opening(
             settings={},
-            url="rediss://a:b%3F@h?ssl_ca_certs=c%20d.pem&ssl_certfile=/e&db=1&tlsCAFile=f&other=f&prefix=p#g",
+            url="rediss://a:b%3F@h?ssl_ca_certs=c%20d.pem&ssl_certfile=/e&db=1&tlsCAFile=f&other=f&prefix=p",
             folders=folders,
         ),
         "REDIS",
@@ -177,6 +195,6 @@ def test_relative_paths_start_from_the_folders_of_the_moment(
     )
     assert prefix == "p"
     assert url == (
-        f"rediss://a:b%3F@h/?ssl_ca_certs={tmp_path}/c%20d.pem&ssl_certfile=/e&db=1&tlsCAFile={tmp_path}/f&other=f#g"
+        f"rediss://a:b%3F@h/?ssl_ca_certs={tmp_path}/c%20d.pem&ssl_certfile=/e&db=1&tlsCAFile={tmp_path}/f&other=f"
     )
     assert Config() == config  # where a process is does not tell configurations apart
