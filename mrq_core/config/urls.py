@@ -16,8 +16,8 @@ from mrq_core.errors import ConfigError
 def url_and_prefix(
     opening: Opening, setting: str, prefix_setting: str, files: Collection[str]
 ) -> tuple[str, str]:
-    """The URL without its option `prefix`, and with absolute paths of files; and the prefix: that of the URL,
-    or of its setting.
+    """The URL without its option `prefix`, with absolute paths of files, and its scheme in small letters; and
+    the prefix: that of the URL, or of its setting.
 
     `setting` holds the URL where BROKER or STORE is only a name. `files` names the options that hold paths,
     in lower case. Raises ConfigError for two different prefixes. The default of the setting counts only if it
@@ -29,6 +29,9 @@ def url_and_prefix(
             f"the URL {shown_url(url)!r} is wrong (it has a #): expected %23 in place of a # in a password, "
             "a name or a path, since user and password have to be percent-encoded"
         )
+    scheme, separator, rest = url.partition("://")
+    if separator:
+        url = f"{scheme.lower()}://{rest}"
     url, in_url = without_option(url, "prefix")
     url = _with_absolute_files(url, opening.folders, files)
     prefix = str(opening.settings.get(prefix_setting) or "")

@@ -119,13 +119,13 @@ AWAY = [
     ("mongodb://anna:geheim@127.0.0.1:{redis}/x", "another program may have this port"),
     ("mongodb://127.0.0.1:{closing}/x", "another program may have this port"),
     ("mongodb://127.0.0.1:{closing}/x?tls=true", "a server without TLS needs a URL without tls=true"),
-    ("sqlite:////dev/full", "is a device, pipe or socket: name a file in SQLITE or the URL"),
-    ("sqlite:////dev", "is a directory: name a file in SQLITE or the URL"),
     ("sqlite:///mrq-config.py/jobs.sqlite3", "is a file: name another path in SQLITE or the URL"),
     ("sqlite:///mrq-config.py", "is not an SQLite database"),
     ("sqlite:////proc/none/jobs.sqlite3", "cannot be made"),
 ]
 WRONG = [
+    ("sqlite:////dev/full", "is a device, pipe or socket: name a file in SQLITE or the URL"),
+    ("sqlite:////dev", "is a directory: name a file in SQLITE or the URL"),
     ("redis://127.0.0.1:6379/abc", "the database is 'abc', not a number"),
     ("redis://127.0.0.1:0", "the port is 0"),
     ("redis://[::1", "Invalid IPv6 URL"),
@@ -183,6 +183,13 @@ def test_a_store_that_is_no_name_and_no_url_names_the_right_one(mrq: Shell) -> N
 
 def test_schemes_of_urls_may_be_written_in_capitals(mrq: Shell, project: Project) -> None:
     assert "no jobs" in mrq("jobs", "list", "--broker", f"SQLITE:///{project.path}/x.sqlite3").err
+    for kind, setting, url in (
+        ("redis", "MRQ_REDIS", "REDIS://127.0.0.1:1"),
+        ("mongo", "MRQ_MONGODB", "MONGODB://127.0.0.1:1/x"),
+    ):
+        project.env[setting] = url
+        flags = ("--broker", kind, "--store", "", "--broker-timeout", "1")
+        assert f"{url.lower()} cannot be reached" in mrq("jobs", "list", *flags, code=1).err
 
 
 @pytest.mark.parametrize("url", ["redis://:p%40s%2Fs@127.0.0.1:{port}", "redis://:p%40s%2Fs@[::1]:{port}"])

@@ -22,7 +22,14 @@ from mrq_core import failpoints
 from mrq_core.contract.messages import NewJob, Wanted
 from mrq_core.contract.record import Status
 from mrq_core.embedded.server import failures, layout
-from mrq_core.errors import BrokerCorrupt, BrokerError, BrokerUnavailable, CallRefused, SchemaTooNew
+from mrq_core.errors import (
+    BrokerCorrupt,
+    BrokerError,
+    BrokerUnavailable,
+    CallRefused,
+    ConfigError,
+    SchemaTooNew,
+)
 from tests.embedded.kit import after_connect, claim, job, open_broker, succeed
 from tests.embedded.recount import check_tables
 
@@ -113,30 +120,32 @@ def test_a_disk_that_takes_no_change_is_named(
 
 
 def test_a_directory_in_place_of_the_file_cannot_be_opened(path: Path) -> None:
-    path.mkdir()
-    with (
-        closing(open_broker(path)) as broker,
-        pytest.raises(BrokerUnavailable, match="is a directory"),
-    ):
-        broker.prepare()
+    with closing(open_broker(path)) as broker:
+        path.mkdir()
+        with pytest.raises(BrokerUnavailable, match="is a directory"):
+            broker.prepare()
+    with pytest.raises(ConfigError, match="is a directory"):
+        open_broker(path)
 
 
 @pytest.mark.parametrize("kind", ["pipe", "socket", "link to a pipe"])
 def test_what_is_no_regular_file_is_refused_and_left_alone(path: Path, kind: str) -> None:
-    target = path.with_name("pipe") if kind == "link to a pipe" else path
-    if kind == "socket":
-        with socket.socket(socket.AF_UNIX) as server, chdir(path.parent):
-            server.bind(path.name)
-    else:
-        os.mkfifo(target)
-    if target != path:
-        path.symlink_to(target)
     opened: list[sqlite3.Connection] = []
     with closing(open_broker(path, connect=after_connect(opened.append))) as broker:
+        target = path.with_name("pipe") if kind == "link to a pipe" else path
+        if kind == "socket":
+            with socket.socket(socket.AF_UNIX) as server, chdir(path.parent):
+                server.bind(path.name)
+        else:
+            os.mkfifo(target)
+        if target != path:
+            path.symlink_to(target)
         with pytest.raises(BrokerUnavailable, match="is a device, pipe or socket"):
             broker.prepare()
         [finding] = broker.check()
         assert finding.level == "error"
+    with pytest.raises(ConfigError, match="is a device, pipe or socket"):
+        open_broker(path)
     assert opened == []
     assert {found.name for found in path.parent.iterdir()} == {path.name, target.name}
 

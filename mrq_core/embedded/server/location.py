@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import stat
+from contextlib import suppress
 from urllib.parse import unquote
 
 from mrq_core.config.secrets import shown_url
@@ -38,12 +39,16 @@ def path_of(opening: Opening) -> str:
             "and processes can open"
         )
     try:
-        return opening.folders.absolute(path)
+        absolute = opening.folders.absolute(path)
     except OSError as error:
         raise ConfigError(
             f"the path {path!r} of the embedded broker's file is relative, and the working directory is gone "
             f"({error.strerror}): change to another directory, or name an absolute path in SQLITE or the URL"
         ) from error
+    kind = _other_kind_at(absolute)
+    if kind:
+        raise ConfigError(f"{absolute} is {kind}: name a file in SQLITE or the URL")
+    return absolute
 
 
 def _path_in(url: str) -> str:
@@ -68,15 +73,23 @@ def refuse_other_file(path: str) -> None:
     contents are left to SQLite: to open and close the file here would drop the locks that this process has on
     it (sqlite.org/howtocorrupt.html).
     """
-    try:
-        status = os.stat(path)
-    except OSError:  # no file, or opening it tells why
-        return
-    if not stat.S_ISREG(status.st_mode):
-        kind = "a directory" if stat.S_ISDIR(status.st_mode) else "a device, pipe or socket"
+    kind = _other_kind_at(path)
+    if kind:
         raise BrokerUnavailable(f"{path} is {kind}: name a file in SQLITE or the URL")
-    if 0 < status.st_size < _SMALLEST:
-        raise not_a_database(path)
+    with suppress(OSError):  # no file, or opening it tells why
+        if 0 < os.stat(path).st_size < _SMALLEST:
+            raise not_a_database(path)
+
+
+def _other_kind_at(path: str) -> str:
+    """What is at the path, if that is not a file. Empty for a file, or if nothing is found there."""
+    try:
+        mode = os.stat(path).st_mode
+    except OSError:
+        return ""
+    if stat.S_ISREG(mode):
+        return ""
+    return "a directory" if stat.S_ISDIR(mode) else "a device, pipe or socket"
 
 
 def not_a_database(path: str) -> BrokerCorrupt:
