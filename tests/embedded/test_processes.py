@@ -211,12 +211,17 @@ def test_a_child_that_is_forked_amid_transactions_of_other_threads_uses_the_file
 DAEMON = """
 import os, sys
 from tests.embedded.kit import job, open_broker
+way = sys.argv[2]
 broker = open_broker(sys.argv[1])
 broker.enqueue([job()])
 child = os.fork()
 if not child:
+    if way == "after a call":
+        broker.counts(["q"])
     os.closerange(3, 256)
-    own = [open(f"{sys.argv[1]}.own{number}", "w+b") for number in range(8)]
+    if way == "another broker":
+        broker = open_broker(sys.argv[1])
+    own = [open(f"{sys.argv[1]}.own{number}", "w+b") for number in range(8 if way == "taken" else 0)]
     for _ in range(3):
         try:
             broker.enqueue([job()])
@@ -233,11 +238,13 @@ print(broker.totals().by_status(), flush=True)
 """
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.parametrize("way", ["taken", "free", "after a call", "another broker"])
 def test_a_child_that_has_closed_its_descriptors_is_refused_and_writes_into_no_other_file(
-    tmp_path: Path,
+    way: str, tmp_path: Path
 ) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", DAEMON, str(tmp_path / "jobs")],
+        [sys.executable, "-c", DAEMON, str(tmp_path / "jobs"), way],
         cwd=ROOT, capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
     assert (done.returncode, done.stderr) == (0, "")

@@ -66,7 +66,7 @@ class Descriptors:
 def descriptors_of(files: Files, others: Iterable[Descriptors]) -> Descriptors | None:
     """The descriptors of a connection that has just opened these files. None: SQLite uses a closed one for
     the index of the log, which earlier connections have opened."""
-    numbers = _numbers_of(files)
+    numbers = _numbers_of(files) or {}
     if numbers.get(files[0]) and files[2] is not None and files[2] not in numbers:
         return None
     known = {number for other in others for number in other.exact}
@@ -83,7 +83,7 @@ def are_open(files: Files) -> bool:
     """Whether this process has the database and the index of its log open. True: so it is, or that cannot be
     known."""
     numbers = _numbers_of(files)
-    return not numbers or all(file in numbers for file in (files[0], files[2]) if file is not None)
+    return numbers is None or all(file in numbers for file in (files[0], files[2]) if file is not None)
 
 
 def leave(*connections: object) -> None:
@@ -112,8 +112,8 @@ def _keep_for_ever() -> None:
 atexit.register(_keep_for_ever)
 
 
-def _numbers_of(files: Collection[Identity]) -> dict[Identity, tuple[int, ...]]:
-    """The numbers of the descriptors that this process has of each file. Empty: that cannot be known."""
+def _numbers_of(files: Collection[Identity]) -> dict[Identity, tuple[int, ...]] | None:
+    """The numbers of the descriptors that this process has of each file. None: that cannot be known."""
     numbers: dict[Identity, tuple[int, ...]] = {}
     try:
         for name in os.listdir("/proc/self/fd" if os.path.isdir("/proc/self/fd") else "/dev/fd"):
@@ -121,5 +121,5 @@ def _numbers_of(files: Collection[Identity]) -> dict[Identity, tuple[int, ...]]:
             if file is not None and file in files:
                 numbers[file] = (*numbers.get(file, ()), int(name))
     except OSError:
-        return {}
+        return None
     return numbers

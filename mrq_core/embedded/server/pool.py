@@ -50,7 +50,11 @@ _LEAVE_WITHIN = 0.5
 """Seconds for calls that use a removed log to end. In the hub of a worker, the wait may be in vain."""
 _pools: list[weakref.ref[Pool]] = []
 _cut_off: set[Identity] = set()
-"""The databases that this process may not use again: other files have got descriptors of theirs."""
+"""The databases that this process may not use again: other files have got descriptors of theirs, or it is a
+child that has closed them."""
+
+_inherited: set[Files] = set()
+"""What connections of parents had open when they forked this process."""
 
 Idle = deque[sqlite3.Connection]
 
@@ -97,6 +101,7 @@ class Pool:
                 if self.is_whole(connection):
                     return connection
                 self.leave_files(connection)
+        _see_to_inherited()
         self.refuse_if_cut_off()
         return None
 
@@ -286,7 +291,8 @@ class Pool:
     def _lost(self) -> BrokerLost:
         return BrokerLost(
             f"{self.path} cannot be used any more in this process, in which code has closed descriptors of "
-            "the database by number, and other files have got the numbers: start the process anew"
+            "the database by number, and other files have got the numbers, or which was forked before: start "
+            "the process anew"
         )
 
     # --- forks -----------------------------------------------------------------------------------
@@ -295,8 +301,6 @@ class Pool:
         """Leaves the connections to the parent of this process, if it was forked since. True: it was."""
         if self._pid == os.getpid():
             return False
-        if self._open_ones and self._files is not None and not are_open(self._files):
-            _cut_off.add(self._files[0])
         # A child may neither use nor close connections of its parent (sqlite.org/howtocorrupt.html,
         # "carrying an open database connection across a fork").
         leave(*list(self._open_ones))
@@ -304,6 +308,25 @@ class Pool:
         self.idle, self._lent = deque(), deque()
         self._pid, self._files = os.getpid(), None
         return True
+
+
+def _see_to_inherited() -> None:
+    """In a child, connections use the index of the log by the descriptor of the parent's. If that was closed,
+    each transaction would try to lock it for ten seconds."""
+    for files in _inherited:
+        if files[0] not in _cut_off and not are_open(files):
+            _cut_off.add(files[0])
+
+
+def _note_inherited() -> None:
+    _inherited.update(
+        pool._files
+        for pool in (reference() for reference in list(_pools))
+        if pool is not None and pool._open_ones and pool._files is not None
+    )
+
+
+os.register_at_fork(after_in_child=_note_inherited)
 
 
 def _pools_at(path: str) -> list[Pool]:
