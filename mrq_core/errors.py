@@ -293,6 +293,11 @@ class JobDamaged(BrokerCorrupt):
         self.job_id = job_id
 
 
+class RecordTooLarge(BrokerError):
+    """The record of a job, with its params and its result, is larger than the broker can store. Repeating the
+    call does not help."""
+
+
 class SchemaTooNew(BrokerError):
     """A newer version of mrq upgraded the stored data, and this version may no longer use them."""
 

@@ -24,6 +24,9 @@ class Proxy:
         self._lose: re.Pattern[bytes] | None = None
         self._seen: tuple[re.Pattern[bytes], bytes] | None = None
         self._drip: float | None = None
+        self._refused: tuple[re.Pattern[bytes], bytes] | None = None
+        self.refused = 0
+        """How many calls were refused."""
         self.lost = 0
         """How many replies were lost."""
         self._open: list[socket.socket] = []
@@ -46,6 +49,15 @@ class Proxy:
     def show_instead(self, text: bytes, other: bytes) -> None:
         """Puts other bytes, as many, in place of what matches this expression in replies."""
         self._seen = re.compile(text), other
+
+    def refuse(self, call: bytes, answer: bytes) -> None:
+        """Gives this answer to calls whose bytes match the expression, in place of the server. Each has to be
+        sent alone."""
+        self._refused = re.compile(call, re.DOTALL), answer
+
+    def refuse_nothing(self) -> None:
+        """Passes all calls on again."""
+        self._refused = None
 
     def drip(self, seconds: float) -> None:
         """Passes replies on one byte at a time from now on, each after this time."""
@@ -70,7 +82,12 @@ class Proxy:
                     if self._lose is not None and self._lose.search(data):
                         self._lose = None
                         losing.set()
-                server.sendall(data)
+                refused = self._refused
+                if refused is not None and refused[0].search(data):
+                    self.refused += 1
+                    client.sendall(refused[1])
+                else:
+                    server.sendall(data)
         _end(client, server)
 
     def _answer(self, client: socket.socket, server: socket.socket, losing: threading.Event) -> None:

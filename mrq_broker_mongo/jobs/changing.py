@@ -22,7 +22,7 @@ from mrq_core.contract.messages import NewJob
 from mrq_core.contract.pair import Replacement, WriteResult
 from mrq_core.contract.record import JobRecord
 from mrq_core.drivers.replacing import LeavesNoRoom
-from mrq_core.errors import BrokerError, ValueTooLarge
+from mrq_core.errors import RecordTooLarge, ValueTooLarge
 
 BATCH = 500
 
@@ -91,8 +91,8 @@ def updates_to(
 ) -> dict[int, UpdateOne]:
     """The updates by the indexes of the jobs that stay. `document_of` makes the document of a follow-up.
 
-    Raises ValueTooLarge for edited params, and BrokerError for other changes after which a job or follow-up
-    would leave no room for a claim. Writes nothing.
+    Raises ValueTooLarge for edited params, and RecordTooLarge for other changes after which a job or a
+    follow-up would leave no room for a claim. Writes nothing.
     """
     updates: dict[int, UpdateOne] = {}
     refused: list[LeavesNoRoom] = []
@@ -102,7 +102,7 @@ def updates_to(
         try:
             followups = [document_of(job) for job in one.followups]
         except ValueTooLarge as error:
-            raise BrokerError(f"a follow-up of job {one.after.id} cannot be stored: {error}") from error
+            raise RecordTooLarge(f"a follow-up of job {one.after.id} cannot be stored: {error}") from error
         try:
             updates[index] = _update_to(connection, one.before, one.after, number, followups)
         except LeavesNoRoom as error:

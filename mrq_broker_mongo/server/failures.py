@@ -10,7 +10,7 @@ from pymongo import errors
 
 from mrq_broker_mongo.server.location import Location
 from mrq_core.drivers import open_files
-from mrq_core.errors import BrokerCorrupt, BrokerError, BrokerUnavailable, CallRefused
+from mrq_core.errors import BrokerCorrupt, BrokerError, BrokerUnavailable, CallRefused, RecordTooLarge
 
 UNAUTHORIZED, LOGIN_FAILED, NAMESPACE_EXISTS, NO_SPACE, DUPLICATE = 13, 18, 48, 14031, 11000
 NO_COLLECTION, NO_INDEX = 26, 27
@@ -217,8 +217,8 @@ def _refused_user(where: str, text: str, kind: type[BrokerUnavailable] = BrokerU
     )
 
 
-def _too_large(text: str) -> BrokerError:
-    return BrokerError(
+def _too_large(text: str) -> RecordTooLarge:
+    return RecordTooLarge(
         f"a value cannot be stored in MongoDB ({text}): a job with its params and its result takes 16 MB at "
         "most; store what is larger elsewhere, and its name in the job"
     )

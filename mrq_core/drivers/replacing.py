@@ -26,7 +26,7 @@ from mrq_core.contract.messages import (
 from mrq_core.contract.pair import ReadJob, Replacement, WriteResult
 from mrq_core.contract.queries import Page
 from mrq_core.contract.record import JobRecord, Status
-from mrq_core.errors import BrokerError, BrokerUnavailable
+from mrq_core.errors import BrokerUnavailable, RecordTooLarge
 
 ATTEMPTS = 50
 """How often a job is read again after another process changed it first."""
@@ -49,7 +49,7 @@ class Records(Protocol[S]):
         ...
 
 
-class LeavesNoRoom(BrokerError):
+class LeavesNoRoom(RecordTooLarge):
     """Jobs that the server could not claim after this change, because they would leave no room for a claim.
     Nothing of the call is written."""
 

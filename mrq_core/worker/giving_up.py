@@ -18,7 +18,7 @@ from mrq_core.worker.guards.native import sleep
 from mrq_core.worker.guards.process_end import end_process_within
 from mrq_core.worker.native_settling import settle_natively
 from mrq_core.worker.outcomes import Outcomes
-from mrq_core.worker.settling import unstorable
+from mrq_core.worker.settling import may_pass, unstorable
 from mrq_core.worker.stopping import Stopping
 from mrq_core.worker.worker_state import WorkerState
 
@@ -27,6 +27,9 @@ _PATIENCE, _PATIENCE_WHEN_STOPPING = 5.0, 1.0
 _CALL_SECONDS = 0.5
 """The timeout of each call to the broker."""
 _PAUSE = 0.2
+_LAST = 1.0
+"""Seconds before the end of the patience from which on an outcome that cannot be stored is settled as
+failed."""
 _AFTERWARDS = 2.0
 """Seconds beyond the patience after which the process ends whatever a call is waiting for."""
 ENDS_WITHIN = _PATIENCE + _AFTERWARDS
@@ -119,19 +122,27 @@ class GivingUp:
         while monotonic() < deadline:
             try:
                 broker = self._state.open_broker(_CALL_SECONDS)
-                self._settle(broker, executions)
+                self._settle(broker, executions, is_last=monotonic() > deadline - _LAST)
                 return
             except BrokerLost:
                 return
             except BaseException:
                 sleep(_PAUSE)
 
-    def _settle(self, broker: Broker, executions: Sequence[Execution]) -> None:
+    def _settle(self, broker: Broker, executions: Sequence[Execution], *, is_last: bool) -> None:
+        """Settles all. Raises an error that may pass, unless this is the last try: then such an outcome is
+        settled as failed."""
+        passing: Exception | None = None
         for kind, chunk in batches(executions):
             answers = settle_natively(broker, kind, chunk, self._state.config.max_log_size)
             for execution, answer in zip(chunk, answers, strict=True):
                 if isinstance(answer, Exception):
-                    _settle_as_failed(broker, execution, answer)
+                    if is_last or not may_pass(answer):
+                        _settle_as_failed(broker, execution, answer)
+                    else:
+                        passing = answer
+        if passing is not None:
+            raise passing
 
 
 def _reason(overdue: Execution | None, task_fault: str) -> str:

@@ -13,11 +13,18 @@ from collections.abc import Sequence
 import gevent
 from gevent.event import Event
 
-from mrq_core.contract.messages import Outcome
+from mrq_core.clock import monotonic
+from mrq_core.contract.messages import Outcome, Settlement
 from mrq_core.contract.plain import printable
 from mrq_core.contract.record import Status
-from mrq_core.errors import BrokerCorrupt, BrokerError, BrokerUnavailable, shown_error
-from mrq_core.operations.workers import WORKERS_NAMESPACE
+from mrq_core.errors import (
+    BrokerError,
+    BrokerUnavailable,
+    InvalidValue,
+    NotSupported,
+    RecordTooLarge,
+    shown_error,
+)
 from mrq_core.worker.ended_lines import EndedLines
 from mrq_core.worker.executions import ClaimKind, Execution, batches, outcomes_of, store_logs
 from mrq_core.worker.guards.guarded_log import GuardedLog
@@ -30,9 +37,17 @@ _GATHER = 0.002
 _ENOUGH = 32
 """With this many outcomes the settler waits no longer: the server would be idle meanwhile."""
 _BACKOFF_FIRST, _BACKOFF_MOST = 0.05, 2.0
-_TRIES_ALONE = 5
-"""The tries of one outcome, while the broker answers other calls, after which it is settled as failed. After
-twice as many the execution is given up."""
+_BACKOFF_ALONE = 0.3
+"""Seconds between two tries while the broker accepts other outcomes: these may not wait for a bad one."""
+_KEPT_FOR, _TRIES_LEAST = 20.0, 5
+"""Seconds, and tries, of one outcome while the broker settles others, after which it is settled as failed.
+After twice as many seconds the execution is given up."""
+_TOLD_AGAIN = 10.0
+"""Seconds after which an error that goes on is logged again."""
+_NO_CLAIM = Settlement(
+    id="0" * 24, token="none", outcome=Outcome(status=Status.FAILED, traceback="no claim has this token")
+)
+"""What a broker refuses without an error."""
 
 _log = GuardedLog("mrq.worker")
 
@@ -56,8 +71,11 @@ class Settler:
         self._is_over = False
         self._errors = 0
         """The errors in a row of batches."""
-        self._at_fault: dict[Execution, int] = {}
-        """The errors of executions that were settled alone while the broker answered other calls."""
+        self._at_fault: dict[Execution, tuple[float, int]] = {}
+        """Executions that could not be settled alone while the broker could settle: the monotonic time of
+        the first error, and their number."""
+        self._told = ("", 0.0)
+        """The error that was logged last, and the monotonic time."""
 
     def add(self, execution: Execution) -> None:
         """Takes an execution whose outcome is decided."""
@@ -107,11 +125,9 @@ class Settler:
                 outage.failed("settle", error)
                 continue
             except Exception as error:
-                unsettled = self._executions.unsettled
-                _log.error(
-                    "settle.failed waiting=%d retry_in=%.2fs error=%s",
-                    unsettled, backoff, error, exc_info=error,
-                )  # fmt: skip
+                if self._at_fault:
+                    backoff = min(backoff, _BACKOFF_ALONE)
+                self._tell(error, backoff)
                 gevent.sleep(backoff)
                 backoff = min(backoff * 2, _BACKOFF_MOST)
                 continue
@@ -121,6 +137,17 @@ class Settler:
             if not self._waiting:
                 self._filled.clear()
                 self._emptied.set()
+
+    def _tell(self, error: Exception, backoff: float) -> None:
+        """Logs an error, unless it was logged just now."""
+        text, now = shown_error(error), monotonic()
+        if text == self._told[0] and now < self._told[1] + _TOLD_AGAIN:
+            return
+        self._told = (text, now)
+        _log.error(
+            "settle.failed waiting=%d retry_in=%.2fs error=%s",
+            self._executions.unsettled, backoff, error, exc_info=error,
+        )  # fmt: skip
 
     def flush_running(self) -> None:
         """Stores progress and logs of running jobs. Raises BrokerError, and keeps the lines."""
@@ -155,7 +182,7 @@ class Settler:
         except BrokerUnavailable:
             raise
         except Exception as error:
-            if _may_pass(error):
+            if may_pass(error):
                 self._errors += 1
                 if self._errors == 1:
                     raise
@@ -236,8 +263,13 @@ class Settler:
             except BrokerUnavailable:
                 raise
             except Exception as error:
-                if not self._is_settled_as_failed(execution, error):
-                    last = error
+                if self._is_settled_as_failed(execution, error):
+                    continue
+                last = error
+                if (
+                    execution not in self._at_fault
+                ):  # the broker cannot settle now, so no other outcome either
+                    break
         if last is not None:
             self._leave_out_finished()
             raise last
@@ -245,15 +277,16 @@ class Settler:
         self._at_fault.clear()
 
     def _is_settled_as_failed(self, execution: Execution, error: Exception) -> bool:
-        """Settles as failed what cannot be stored, though the broker answers other calls. False: the error
-        may pass, so the execution is kept, and tried again later. Raises BrokerUnavailable."""
-        tries = self._counted(execution) if _may_pass(error) else None
-        if tries is not None:
-            _log.error(
-                "settle.failed id=%s: the outcome of this job cannot be stored now error=%s",
-                *(execution.record.id, shown_error(error)),
-            )
-            if tries < _TRIES_ALONE:
+        """Settles as failed what cannot be stored, though the broker can settle. False: the error may pass,
+        so the execution is kept, and tried again later. Raises BrokerUnavailable."""
+        if may_pass(error):
+            has_lasted = self._has_lasted(execution, _KEPT_FOR)
+            if self._at_fault.get(execution, (0.0, 0))[1] == 1:
+                _log.error(
+                    "settle.failed id=%s: the outcome of this job cannot be stored now error=%s",
+                    *(execution.record.id, shown_error(error)),
+                )
+            if not has_lasted:
                 return False
         if not isinstance(error, BrokerError | OSError):  # a traceback helps its author
             _log.error("settle.broke id=%s", execution.record.id, exc_info=error)
@@ -263,10 +296,8 @@ class Settler:
         except BrokerUnavailable:
             raise
         except Exception as another:
-            if _may_pass(another):
-                tries = self._counted(execution) if tries is None else tries
-                if tries < 2 * _TRIES_ALONE:
-                    return False
+            if may_pass(another) and not self._has_lasted(execution, 2 * _KEPT_FOR):
+                return False
             # The lease expires and the job is claimed again: nothing is lost.
             _log.exception("settle.given_up id=%s", execution.record.id)
             self._executions.remove([execution])
@@ -277,15 +308,20 @@ class Settler:
         self._finish([execution], [outcome], accepted)
         return True
 
-    def _counted(self, execution: Execution) -> int:
-        """The failed tries of the execution with this one, which counts if the broker answers other calls."""
-        tries = self._at_fault[execution] = self._at_fault.get(execution, 0) + self._is_answering()
-        return tries
+    def _has_lasted(self, execution: Execution, seconds: float) -> bool:
+        """Notes an error of the execution, and tells whether it has had errors for so long while the broker
+        could settle. Time in which it could not does not count."""
+        if not self._can_settle():
+            self._at_fault.pop(execution, None)
+            return False
+        first, tries = self._at_fault.get(execution, (monotonic(), 0))
+        self._at_fault[execution] = first, tries + 1
+        return tries + 1 >= _TRIES_LEAST and monotonic() - first >= seconds
 
-    def _is_answering(self) -> bool:
-        """Whether a call of the broker that concerns no outcome succeeds."""
+    def _can_settle(self) -> bool:
+        """Whether the broker answers a call of the same kind that concerns no job."""
         try:
-            self._state.broker.state.get(WORKERS_NAMESPACE, self._state.name)
+            self._state.broker.settle([_NO_CLAIM])
         except Exception:
             return False
         return True
@@ -300,11 +336,14 @@ class Settler:
                 execution.context.log.drop(stored.get((record.id, record.claims), 0))
 
 
-def _may_pass(error: Exception) -> bool:
-    """Whether the same call may succeed later. What is no error of the broker lies in this process, which may
-    lack a descriptor, or in which a task has changed what a library needs for a moment. Where a library reads
-    an answer, such an error looks like one of the server."""
-    return isinstance(error, BrokerCorrupt) or not isinstance(error, BrokerError)
+def may_pass(error: Exception) -> bool:
+    """Whether the same call may succeed later, as after each error but those of the values themselves.
+
+    What a server says does not tell: an overloaded server, or a proxy before it, refuses single calls with
+    codes of all kinds. What is no error of the broker lies in this process, which may lack a descriptor, or
+    in which a task has changed what a library needs for a moment.
+    """
+    return not isinstance(error, RecordTooLarge | InvalidValue | NotSupported)
 
 
 def unstorable(execution: Execution, error: Exception) -> Outcome:

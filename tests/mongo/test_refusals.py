@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -84,11 +85,11 @@ def login(server: Server, user: str, password: str) -> str:
 
 
 @contextlib.contextmanager
-def fails(server: Server, commands: list[str], **how: Any) -> Iterator[None]:
-    """While it lasts, these commands fail."""
+def fails(server: Server, commands: list[str], times: int = 0, **how: Any) -> Iterator[None]:
+    """While it lasts, these commands fail; with `times` so often at most."""
     with server.client() as client:
         point = {"configureFailPoint": "failCommand", "data": {"failCommands": commands, **how}}
-        client.admin.command({**point, "mode": "alwaysOn"})
+        client.admin.command({**point, "mode": {"times": times} if times else "alwaysOn"})
         try:
             yield
         finally:
@@ -274,6 +275,38 @@ def test_a_worker_fails_the_job_whose_result_is_too_large_and_goes_on(place: Pla
         assert (small.status, small.result) == (Status.SUCCESS, "xxxxx")
         assert large.status is Status.FAILED
         assert "16 MB" in (large.traceback or "")
+
+
+@pytest.mark.parametrize("code", [11601, 16500])
+def test_an_outcome_is_kept_while_a_server_refuses_writes(failing: Server, tmp_path: Path, code: int) -> None:
+    with open_project(tmp_path, f"{failing.url}?prefix=kept{code}") as project:
+        project.write("tasks.py", WAITS)
+        job = project.queue("tasks.waits")
+        worker = project.start("worker", "--greenlets", "2")
+        until((tmp_path / "began").exists, what="the job")
+        with fails(failing, ["update"], 15, errorCode=code):
+            (tmp_path / "go").touch()
+            record = project.ended(job)
+        assert (record.status, record.result, record.claims) == (Status.SUCCESS, "done", 1)
+        worker.send(signal.SIGTERM)
+        assert worker.wait() == 0
+        assert "given_up" not in worker.output
+
+
+WAITS = """
+import os
+import time
+
+from mrq_core import task
+
+
+@task(at_most_once=True)
+def waits():
+    open("began", "w").close()
+    while not os.path.exists("go"):
+        time.sleep(0.01)
+    return "done"
+"""
 
 
 def test_a_full_disk_is_said_so_and_nothing_is_half_written(failing: Server) -> None:

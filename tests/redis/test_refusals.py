@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import redis
@@ -22,7 +23,7 @@ from tests.redis.kit import Place, lose_reply_to, open_broker
 from tests.redis.recount import check_keys
 from tests.redis.servers import Server
 from tests.redis.test_connection import claim, new_job, success
-from tests.support import until
+from tests.support import open_project, until
 
 TIMEOUT = 0.5
 PATIENCE = 20.0
@@ -190,3 +191,44 @@ def test_a_server_that_wants_a_certificate_of_its_clients_is_told_so(alert: str)
     error = translated(redis.exceptions.ConnectionError(text), "rediss://127.0.0.1:7944", 1.0)
     assert "ssl_certfile=" in str(error)
     assert "redis://" not in str(error).partition("ssl_certfile")[0].partition("7944")[2]
+
+
+@pytest.mark.parametrize("answer", [b"-ERR upstream failure", b"-TRYAGAIN Multiple keys during rehashing"])
+def test_an_outcome_is_kept_while_a_proxy_refuses_calls(
+    own_server: Server, tmp_path: Path, answer: bytes
+) -> None:
+    with (
+        Proxy(own_server.port) as proxy,
+        open_project(tmp_path, f"redis://127.0.0.1:{proxy.port}?prefix=mrq") as project,
+    ):
+        project.write("tasks.py", WAITS)
+        job = project.queue("tasks.waits")
+        worker = project.start("worker", "--greenlets", "2")
+        until((tmp_path / "began").exists, what="the job")
+        proxy.refuse(b"EVALSHA", answer + b"\r\n")
+        (tmp_path / "go").touch()
+        worker.until_output("job.success")
+        before = proxy.refused
+        until(lambda: proxy.refused > before + 12, what="calls that are refused")
+        proxy.refuse_nothing()
+        record = project.ended(job)
+        assert (record.status, record.result, record.claims) == (Status.SUCCESS, "done", 1)
+        worker.send(signal.SIGTERM)
+        assert worker.wait() == 0
+        assert "given_up" not in worker.output
+
+
+WAITS = """
+import os
+import time
+
+from mrq_core import task
+
+
+@task(at_most_once=True)
+def waits():
+    open("began", "w").close()
+    while not os.path.exists("go"):
+        time.sleep(0.01)
+    return "done"
+"""

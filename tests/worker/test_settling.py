@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 
 import gevent
@@ -12,7 +13,7 @@ from mrq_core.config.sources import load_config
 from mrq_core.contract.messages import ClaimRequest, Outcome, Settlement, Wanted
 from mrq_core.contract.queries import LogLine
 from mrq_core.contract.record import JobRecord, Status
-from mrq_core.errors import BrokerCorrupt, BrokerUnavailable
+from mrq_core.errors import BrokerCorrupt, BrokerError, BrokerUnavailable, RecordTooLarge
 from mrq_core.running.context import JobContext
 from mrq_core.running.logs import JobLog
 from mrq_core.testing.memory import MemoryBroker
@@ -112,10 +113,19 @@ def test_logs_that_could_not_be_stored_are_stored_once_later(bench: Bench) -> No
         assert [line.message for line in bench.broker.read_logs(execution.record.id).lines] == [f"line {n}"]
 
 
-@pytest.mark.parametrize("error", [BrokerCorrupt("unreadable"), ValueError("a driver's bug")])
+@pytest.mark.parametrize(
+    "error",
+    [
+        BrokerCorrupt("unreadable"), BrokerError("refused"), RecordTooLarge("16 MB"),
+        ValueError("a driver's bug"),
+    ],
+)  # fmt: skip
 def test_one_outcome_that_cannot_be_stored_fails_alone(
-    bench: Bench, error: Exception, caplog: pytest.LogCaptureFixture
+    bench: Bench, error: Exception, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    if not isinstance(error, RecordTooLarge):  # fails at once
+        monkeypatch.setattr("mrq_core.worker.settling._KEPT_FOR", 0.3)
+
     def choke(settlements: Sequence[Settlement]) -> None:
         if any(one.outcome.status is Status.SUCCESS and one.outcome.result == 1 for one in settlements):
             raise error
@@ -136,13 +146,20 @@ def test_one_outcome_that_cannot_be_stored_fails_alone(
 
 
 @pytest.mark.parametrize(
-    "error", [BrokerCorrupt("unreadable"), TypeError("of a library"), OSError("none left")]
-)
-def test_outcomes_are_kept_while_something_in_the_process_is_broken(bench: Bench, error: Exception) -> None:
+    "error",
+    [
+        BrokerCorrupt("unreadable"), BrokerError("refused"), TypeError("of a library"), OSError("none left"),
+    ],
+)  # fmt: skip
+def test_outcomes_are_kept_while_nothing_can_be_settled(
+    bench: Bench, error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mrq_core.worker.settling._BACKOFF_MOST", 0.05)
+    monkeypatch.setattr("mrq_core.worker.settling._KEPT_FOR", 0.2)
     failures: list[int] = []
 
     def choke(settlements: Sequence[Settlement]) -> None:
-        if len(failures) < 6:
+        if len(failures) < 30:
             failures.append(len(settlements))
             raise error
 
@@ -151,6 +168,20 @@ def test_outcomes_are_kept_while_something_in_the_process_is_broken(bench: Bench
     assert bench.settler.drain(30)
     assert [bench.record(execution).status for execution in executions] == [Status.SUCCESS] * 3
     assert len(bench.executions) == 0
+
+
+def test_an_outcome_that_alone_is_refused_for_seconds_is_kept(bench: Bench) -> None:
+    """Though the broker settles others meanwhile, as one does that an operator keeps from long operations."""
+    latest = time.monotonic() + 2.0
+
+    def choke(settlements: Sequence[Settlement]) -> None:
+        if any(one.outcome.result == 1 for one in settlements) and time.monotonic() < latest:
+            raise BrokerError("operation was interrupted")
+
+    bench.broker.fail = choke
+    executions = bench.run(3)
+    assert bench.settler.drain(30)
+    assert [bench.record(execution).status for execution in executions] == [Status.SUCCESS] * 3
 
 
 def test_a_success_is_not_turned_into_a_failure_because_the_broker_was_away(bench: Bench) -> None:
@@ -185,8 +216,9 @@ def test_an_outcome_that_is_refused_is_let_go(bench: Bench) -> None:
 
 
 def test_one_outcome_with_an_error_of_the_system_fails_alone(
-    bench: Bench, caplog: pytest.LogCaptureFixture
+    bench: Bench, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("mrq_core.worker.settling._KEPT_FOR", 0.3)
     sizes: list[int] = []
 
     def choke(settlements: Sequence[Settlement]) -> None:
@@ -199,8 +231,8 @@ def test_one_outcome_with_an_error_of_the_system_fails_alone(
     assert bench.settler.drain(30)
     assert [bench.record(e).status for e in executions] == [Status.SUCCESS, Status.FAILED, Status.SUCCESS]
     assert "Message too long" in (bench.record(executions[1]).traceback or "")
-    assert sizes[:5] == [3, 3, 1, 1, 1]
-    assert set(sizes[5:]) == {1}  # the other outcomes do not wait for the bad one
+    assert sizes[:2] == [3, 3]
+    assert set(sizes[2:]) == {1}  # the other outcomes do not wait for the bad one
     said = {record.getMessage() for record in caplog.records if "settle.failed id=" in record.getMessage()}
     assert said == {
         f"settle.failed id={executions[1].record.id}: the outcome of this job cannot be stored now "
@@ -220,7 +252,6 @@ def test_a_process_that_lacks_something_keeps_all_outcomes(
             raise OSError(24, "Too many open files")
 
     bench.broker.fail = lacks
-    monkeypatch.setattr(bench.broker.state, "get", lacks)
     monkeypatch.setattr("mrq_core.worker.settling._BACKOFF_MOST", 0.05)
     executions = bench.run(3)
     assert bench.settler.drain(30)

@@ -7,7 +7,7 @@ import sqlite3
 
 from mrq_core.drivers import open_files
 from mrq_core.embedded.server.location import not_a_database
-from mrq_core.errors import BrokerCorrupt, BrokerError, BrokerUnavailable, CallRefused
+from mrq_core.errors import BrokerCorrupt, BrokerError, BrokerUnavailable, CallRefused, RecordTooLarge
 
 _INDEX_BYTES = 32768
 """Bytes that the index of the log takes at least: the first file for which a full disk has no room."""
@@ -80,6 +80,8 @@ def translated(error: sqlite3.Error, *, path: str, timeout: float) -> BrokerErro
             f"{path} lacks a table or an index of mrq ({error}): run `mrq check --fix`, which makes it anew "
             "and names what is lost"
         )
+    if code == sqlite3.SQLITE_TOOBIG:
+        return RecordTooLarge(f"a value cannot be stored in {path} ({error}): store it elsewhere")
     return BrokerError(f"SQLite refused a call on {path}: {error}")
 
 
