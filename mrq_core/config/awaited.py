@@ -13,6 +13,9 @@ from weakref import ref
 from mrq_core.frames import reading_frames
 
 _IMPORTS = "<frozen importlib._bootstrap>"
+_WAITING_MODULES = frozenset({"threading", "selectors"})
+"""The modules whose functions are the innermost of a thread that waits for another: for an event, a condition
+or a queue, and in an event loop of asyncio."""
 
 
 @reading_frames
@@ -66,6 +69,12 @@ def _stack(innermost: FrameType) -> Iterator[FrameType]:
     while frame is not None:
         yield frame
         frame = frame.f_back
+
+
+def is_in_wait(frame: FrameType) -> bool:
+    """Whether this innermost frame of a thread shows that the thread waits, maybe for another one."""
+    module = frame.f_globals.get("__name__")
+    return type(module) is str and module in _WAITING_MODULES
 
 
 def sleep(seconds: float) -> None:

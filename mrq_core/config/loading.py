@@ -16,7 +16,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, NamedTuple
 
 from mrq_core.clock import monotonic
-from mrq_core.config.awaited import SpawnMark, awaits, sleep
+from mrq_core.config.awaited import SpawnMark, awaits, is_in_wait, sleep
 from mrq_core.drivers.forks import left_threads
 from mrq_core.errors import ConfigError
 from mrq_core.frames import current_frames
@@ -161,10 +161,9 @@ class LoadWait:
             self._position, self._in_place_since = position, now
         in_place = now - self._in_place_since
         is_spawner = loader is not None and loader.has_spawned_this()
-        is_in_wait = frame is not None and frame.f_code.co_filename == threading.__file__
         if (
             now - self._began > _PATIENCE
-            or (is_in_wait and in_place > _PATIENCE_WITH_WAIT)
+            or (frame is not None and is_in_wait(frame) and in_place > _PATIENCE_WITH_WAIT)
             or (is_spawner and in_place > _PATIENCE_WITH_SPAWNER)
         ):
             what, seconds = loader.what.what if loader is not None else self._wanted, now - self._began

@@ -6,6 +6,7 @@ import importlib
 import sys
 import traceback
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, TypeGuard
 
 import msgspec
@@ -65,7 +66,7 @@ class LoadedTask(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def load_task(path: str, config: Config, *, gives_up: bool = False) -> LoadedTask:
-    """Imports a task by its path; `gives_up` as in `wait_for_import`. Raises TaskNotFound, TaskImportFailed,
+    """Imports a task by its path; `gives_up` as in `find_task`. Raises TaskNotFound, TaskImportFailed,
     NotATask or ConfigError."""
     return resolve_options(path, find_task(path, gives_up=gives_up), config)
 
@@ -174,8 +175,10 @@ def is_task_class(found: object) -> TypeGuard[type[Task]]:
 
 
 def find_task(path: str, *, gives_up: bool = False) -> type[Task]:
-    """The class behind a path; `gives_up` as in `wait_for_import`. Raises TaskNotFound, TaskImportFailed or
-    NotATask."""
+    """The class behind a path. Raises TaskNotFound, TaskImportFailed or NotATask.
+
+    Waits while another thread imports the module, unless that import waits for the caller. `gives_up`: the
+    wait ends after some time, if the import only seems to wait, or has defined the task already."""
     found, module_name, names = _import_longest(path, gives_up)
     for index, name in enumerate(names):
         try:
@@ -219,8 +222,9 @@ def _import_longest(path: str, gives_up: bool) -> tuple[object, str, list[str]]:
         module_name = ".".join(parts[:length])
         if sys.is_finalizing() and module_name not in sys.modules:
             continue  # a thread that was stopped in an import holds its lock for ever
-        if not wait_for_import(module_name, gives_up=gives_up):
-            return _unfinished(path, module_name, parts[length:])
+        waits = wait_for_import(module_name, has_task=partial(_has_task, path) if gives_up else None)
+        if waits is not None:
+            return _unfinished(path, waits)
         try:
             with forgetting_interrupted():
                 module: object = importlib.import_module(module_name)
@@ -242,18 +246,33 @@ def _import_longest(path: str, gives_up: bool) -> tuple[object, str, list[str]]:
     )
 
 
-def _unfinished(path: str, module_name: str, rest: list[str]) -> tuple[object, str, list[str]]:
+def _unfinished(path: str, waits: ImportWaits) -> tuple[object, str, list[str]]:
     """The unfinished module, whose import waits for the caller. Raises TaskImportFailed if it does not
     have the task yet."""
-    module = sys.modules.get(module_name)
-    if rest[0] not in fields_of_module(module):
-        waits = ImportWaits(f"the import of {module_name} waits for this call, which needs the module")
+    if not _has_task(path):
         raise TaskImportFailed(
             f"{path} cannot be imported: {waits}. Call mrq in a function that is called later, such as a "
             "task, or make the call after the task is defined",
             path=path,
         ) from waits
-    return module, module_name, rest
+    return _longest_imported(path)
+
+
+def _longest_imported(path: str) -> tuple[object, str, list[str]]:
+    """Of the parts of the path that are in `sys.modules`, the longest, as in `_import_longest`."""
+    parts = path.split(".")
+    lengths = range(len(parts) - 1, 0, -1)
+    length = next((one for one in lengths if ".".join(parts[:one]) in sys.modules), 1)
+    name = ".".join(parts[:length])
+    return sys.modules.get(name), name, parts[length:]
+
+
+def _has_task(path: str) -> bool:
+    """Whether the module of the path, whose import need not have ended, has defined the task, or the class
+    in which it stands."""
+    module, _, names = _longest_imported(path)
+    found = fields_of_module(module).get(names[0])
+    return has_type(found, TaskFunction) or has_type(found, type)
 
 
 def _import_failed(path: str, module_name: str, error: BaseException) -> TaskImportFailed:

@@ -194,6 +194,11 @@ POLL = "while not answers:\n    time.sleep(0.01)\n"
 NEVER_SEEN = {
     "poll": (f"thread.start()\n{POLL}", "_PATIENCE"),
     "event": ("thread.start()\nasked.wait()\n", "_PATIENCE_WITH_WAIT"),
+    "event loop": (
+        "import asyncio\nasync def main():\n"
+        "    await asyncio.get_running_loop().run_in_executor(None, ask)\nasyncio.run(main())\n",
+        "_PATIENCE_WITH_WAIT",
+    ),
 }
 
 
