@@ -113,6 +113,7 @@ _A_THIRD = frozenset(
     {
         "test_a_call_that_an_import_waits_for_uses_the_module_as_far_as_it_is",
         "test_a_call_for_a_task_that_the_waiting_import_has_not_made_yet_is_refused",
+        "test_a_child_that_loaded_code_forks_ends_where_the_code_raises",
         "test_a_client_passes_on_what_an_import_hook_raises",
         "test_a_command_with_few_descriptors_says_so_or_works",
         "test_a_config_file_that_breaks_imports_is_named",

@@ -20,6 +20,7 @@ from typing import Any
 
 from mrq_core.config.hidden import is_needed
 from mrq_core.contract.exception_fields import frames_of
+from mrq_core.contract.forked_code import end_child
 from mrq_core.contract.module_fields import fields_of_module
 from mrq_core.contract.signal_errors import raised_by_handler
 from mrq_core.drivers.forks import forget_module, is_importing
@@ -50,10 +51,13 @@ def import_whole(name: str) -> None:
 @contextmanager
 def forgetting_interrupted() -> Iterator[None]:
     """Forgets the packages whose import an exception of a signal handler ends in this block, with all their
-    modules. The next import of such a package begins anew."""
+    modules. The next import of such a package begins anew. Ends a child that the code of the block forks, and
+    in which it raises."""
+    process = os.getpid()
     try:
         yield
     except BaseException as error:
+        end_child(error, process)
         raised = raised_by_handler(error)
         if raised is not None:
             for name in _running_modules(raised):

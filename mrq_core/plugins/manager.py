@@ -13,6 +13,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import logging
+import os
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from functools import partial
@@ -29,6 +30,7 @@ from mrq_core.config.settings import Config
 from mrq_core.contract.codec import JsonObject, JsonValue, copied, storable_params
 from mrq_core.contract.driver import Driver
 from mrq_core.contract.exception_fields import add_note
+from mrq_core.contract.forked_code import end_child
 from mrq_core.contract.plain import from_other_copy
 from mrq_core.contract.plain_tracebacks import log_error
 from mrq_core.contract.record import JobRecord
@@ -152,10 +154,11 @@ class Plugins:
         found: dict[str, Driver] = {}
         owners: dict[str, str] = {}
         for implementation in self.implementations("mrq_driver"):
-            plugin = implementation.plugin_name
+            plugin, process = implementation.plugin_name, os.getpid()
             try:
                 driver = implementation.function()
             except BaseException as error:
+                end_child(error, process)
                 refuse_to_wrap(error)
                 raise ConfigError(
                     f"mrq_driver of the plugin {plugin} failed: {shown_error(error)}"
@@ -200,10 +203,12 @@ class Plugins:
         """Calls the observers of a hook one by one, and `after_each` after each of them. Logs the error of an
         observer and calls the next. Raises errors that are not `caught`, such as an interrupt of the
         caller."""
+        process = os.getpid()
         for implementation in self.implementations(hook):
             try:
                 implementation.function(*[values[name] for name in implementation.argnames])
             except BaseException as error:
+                end_child(error, process)
                 if issubclass(type(error), KeyboardInterrupt):
                     refuse_to_wrap(error)
                 elif not issubclass(type(error), caught):
@@ -232,6 +237,7 @@ class Plugins:
         Raises the error of a plugin that refuses the job, with a note that names the plugin. Raises
         ConfigError for a plugin that exits, or that makes a record that cannot be enqueued.
         """
+        process = os.getpid()
         for implementation in self.implementations("mrq_before_enqueue"):
             where = f"mrq_before_enqueue of the plugin {implementation.plugin_name}"
             # Jobs of one call share their meta, and `record` must keep the fields that are compared.
@@ -239,6 +245,7 @@ class Plugins:
             try:
                 changed = implementation.function(*[given for _ in implementation.argnames])
             except (SystemExit, KeyboardInterrupt, RecursionError) as error:
+                end_child(error, process)
                 refuse_to_wrap(error)
                 is_endless = issubclass(type(error), RecursionError)
                 hint = "; if it queues a job, it is called again for that job" if is_endless else ""
@@ -246,6 +253,7 @@ class Plugins:
                     f"{where} raised {shown_error(error)}: the job is not queued{hint}"
                 ) from error
             except BaseException as error:
+                end_child(error, process)
                 note = f"raised by {where}: the job is not queued"
                 add_note(error, note)
                 raise
@@ -292,12 +300,15 @@ class Plugins:
     def _first(self, hook: str, value: JsonValue) -> Any:
         """The first result of a hook that transforms a value. Adds the plugins to its error; a plugin that
         exits raises ConfigError."""
+        process = os.getpid()
         try:
             return getattr(self.hook, hook)(value=value)
         except (SystemExit, KeyboardInterrupt, RecursionError) as error:
+            end_child(error, process)
             refuse_to_wrap(error)
             raise ConfigError(f"{hook} of {self.owners(hook)} raised {shown_error(error)}") from error
         except BaseException as error:
+            end_child(error, process)
             note = f"raised by {hook} of {self.owners(hook)}"
             add_note(error, note)
             raise

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
 
+from mrq_core.config.importing import forgetting_interrupted
 from mrq_core.config.settings import Config, default_of
 from mrq_core.contract.plain import has_type
 from mrq_core.contract.signal_errors import refuse_to_wrap
@@ -66,7 +67,8 @@ def _scheduled_tasks(module: ModuleType | None) -> Iterator[tuple[str, type[Task
 def _imported(name: str, config: Config) -> ModuleType | None:
     """The module. None: the default module does not exist."""
     try:
-        return importlib.import_module(name)
+        with forgetting_interrupted():
+            return importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name == name and "SCHEDULER_MODULES" not in config.sources:
             return None
