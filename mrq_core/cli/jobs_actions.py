@@ -33,6 +33,7 @@ from mrq_core.operations.actions import (
     statuses_of,
     summary,
 )
+from mrq_core.operations.hidden_params import params_with_secrets
 from mrq_core.operations.queries.filters import (
     FilterTexts,
     filter_from,
@@ -132,6 +133,8 @@ def edit(
     value = None if params is None else object_from(params, name="params")
     with given.client() as client:
         job = Job(job_id, client=client)
+        if value is not None:
+            value = params_with_secrets(value, job.fetch().params)
         job.edit(params=value, priority=priority, delay=delay, at=due_at)
         record = client.stored(job_id)
     due = "parked under a limit" if record.due_at is None else f"due at {iso(record.due_at)}"

@@ -73,10 +73,11 @@ def run(
     params that begin with a dash.
     """
     from mrq_core.operations.checking.checks import check_task_options
+    from mrq_core.operations.hidden_params import params_with_secrets
     from mrq_core.running.logs import logging_kept, set_up_logging
 
     check_path(task)
-    values = params_from(params or ())
+    values = params_with_secrets(params_from(params or ()), {})
     if key is not None and not later and queue is None:
         raise UsageError("--idempotency-key is for a queued job: add --async, or --queue with a queue")
     config = given.config()

@@ -10,11 +10,15 @@ import typer
 from mrq_core.cli.errors import CommandFailed, ask, can_ask
 from mrq_core.cli.options import Given, command
 from mrq_core.cli.output import counted, note, print_json, say, show_table, told_until_then
+from mrq_core.client.client import Client
 from mrq_core.client.schedules import add_schedule, backfill_schedule, fires_between, run_schedule
 from mrq_core.clock import from_ms
+from mrq_core.contract.codec import JsonObject
 from mrq_core.contract.messages import Enqueued
 from mrq_core.contract.naming import shown_names
+from mrq_core.errors import ScheduleNotFound
 from mrq_core.operations import schedules
+from mrq_core.operations.hidden_params import params_with_secrets
 from mrq_core.operations.queries.filters import duration_from, moment_from, object_from
 from mrq_core.operations.schedules import StoredSchedule
 from mrq_core.operations.views import iso, schedule_status, schedule_view
@@ -112,9 +116,20 @@ def add(
         "jitter": None if jitter is None else duration_from(jitter, name="--jitter"),
     }
     with given.client() as client:
+        if isinstance(keys["params"], dict):
+            original = _params_of(client, name) if replace and name else {}
+            keys["params"] = params_with_secrets(keys["params"], original)
         made = add_schedule(replaces=replace, client=client, **keys)
         following = made.next_fires()
     say(f"added: {shown_names([made.name])}, next fire {iso(following[0]) if following else 'never'}")
+
+
+def _params_of(client: Client, name: str) -> JsonObject:
+    """The params of a schedule. Empty if there is none of this name."""
+    try:
+        return schedules.find_schedule(client.broker, name).definition.params or {}
+    except ScheduleNotFound:
+        return {}
 
 
 @command("broker", "plugins")

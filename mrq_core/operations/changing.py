@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from mrq_core.config.secrets import HIDDEN, is_secret
 from mrq_core.contract.broker import Broker
-from mrq_core.contract.codec import JsonObject, JsonValue
 from mrq_core.contract.messages import Action, Cancel, ChangeResult, Move, Remove, Requeue
 from mrq_core.contract.record import ENDED, JobRecord
 from mrq_core.contract.values import check_job_id
-from mrq_core.errors import ChangeRefused, InvalidValue, JobNotFound
+from mrq_core.errors import ChangeRefused, JobNotFound
 from mrq_core.operations.actions import VERBS, apply_to_ids
 
 
@@ -55,26 +53,3 @@ def _words(before: JobRecord, action: Action, change: ChangeResult) -> str:
             return f"is moved to {action.queue}"
         case Remove():
             return "is removed"
-
-
-def with_secrets(value: JsonValue, original: JsonValue, *, name: str = "params") -> JsonValue:
-    """The value with the secrets of the original where it has ``***`` for the value of a key that looks
-    secret, as `views.redacted` shows them. Raises InvalidValue for a ``***`` that stands for nothing."""
-    if isinstance(value, dict):
-        known: JsonObject = original if isinstance(original, dict) else {}
-        return {key: _restored(key, item, known, f"{name}.{key}") for key, item in value.items()}
-    if isinstance(value, list):
-        items = original if isinstance(original, list) else []
-        return [
-            with_secrets(item, items[index] if index < len(items) else None, name=f"{name}[{index}]")
-            for index, item in enumerate(value)
-        ]
-    return value
-
-
-def _restored(key: str, item: JsonValue, known: JsonObject, name: str) -> JsonValue:
-    if item != HIDDEN or not is_secret(key, item):
-        return with_secrets(item, known.get(key), name=name)
-    if not is_secret(key, known.get(key)):
-        raise InvalidValue(f"{name} is ***, which stands for no known secret: expected the value", path=name)
-    return known[key]

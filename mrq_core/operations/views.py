@@ -59,20 +59,6 @@ def redacted(value: JsonValue) -> JsonValue:
     return value
 
 
-def with_hidden(given: JsonValue, stored: JsonValue) -> JsonValue:
-    """The value that a person gave back, with the stored values where `redacted` had hidden them."""
-    if isinstance(given, dict) and isinstance(stored, dict):
-        return {
-            key: stored[key]
-            if item == HIDDEN and key in stored and is_secret(key, stored[key])
-            else with_hidden(item, stored.get(key))
-            for key, item in given.items()
-        }
-    if isinstance(given, list) and isinstance(stored, list) and len(given) == len(stored):
-        return [with_hidden(*pair) for pair in zip(given, stored, strict=True)]
-    return given
-
-
 def struct_view(struct: msgspec.Struct) -> JsonObject:
     """A struct of this package with its fields: times as `iso` has them, statuses as words, tuples as lists.
     Hides nothing: for values that no job has given."""

@@ -14,7 +14,8 @@ from mrq_core.contract.messages import Action, Cancel, ChangeResult, Move, Remov
 from mrq_core.contract.naming import check_job_queue_name, raw_kind
 from mrq_core.contract.record import JobRecord
 from mrq_core.errors import InvalidValue, shown
-from mrq_core.operations.changing import change_job, with_secrets
+from mrq_core.operations.changing import change_job
+from mrq_core.operations.hidden_params import with_secrets
 from mrq_core.operations.queries.filters import object_from, seconds_from
 from mrq_core.operations.task_descriptions import published_task
 from mrq_dashboard.actions.tasks import learn

@@ -9,8 +9,9 @@ from msgspec import Meta, Struct
 from mrq_core.clock import from_ms
 from mrq_core.contract.values import check_path
 from mrq_core.errors import InvalidValue
+from mrq_core.operations.hidden_params import params_with_secrets
 from mrq_core.operations.queries.filters import duration_from, duration_text, object_from, seconds_from
-from mrq_core.operations.views import iso, redacted, with_hidden
+from mrq_core.operations.views import iso, redacted
 from mrq_core.scheduler.definitions import Definition, definition_from
 from mrq_dashboard.acting import Field
 from mrq_dashboard.formats import json_source
@@ -81,8 +82,9 @@ def definition_in(inputs: ScheduleInputs, before: Definition | None = None) -> D
         entry.pop("params", None)
     if before is not None:
         entry.setdefault("name", before.name)  # which the path of a program may give alone
-    if before is not None and "params" in entry:
-        entry["params"] = with_hidden(entry["params"], before.params)
+    if isinstance(entry.get("params"), dict):
+        original = before.params if before is not None else None
+        entry["params"] = params_with_secrets(entry["params"], original or {})
     try:
         check_path(inputs.path)
     except InvalidValue as error:

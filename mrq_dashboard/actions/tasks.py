@@ -9,6 +9,7 @@ from msgspec import Meta, Struct
 from mrq_core.contract.codec import JsonObject
 from mrq_core.contract.values import check_path
 from mrq_core.errors import InvalidValue
+from mrq_core.operations.hidden_params import params_with_secrets
 from mrq_core.operations.queries.filters import object_from, seconds_from, time_from
 from mrq_core.operations.queues import pause_tasks, resume_tasks
 from mrq_core.operations.task_descriptions import published_task
@@ -95,7 +96,7 @@ def queue(visit: Visit, inputs: QueueInputs) -> Done:
     is_form = isinstance(params, str)
     if isinstance(params, str):
         params = object_from(params, name="params") if params.strip() else {}
-    given = {**params, **params_from_texts(described, inputs.argument)}
+    given = params_with_secrets({**params, **params_from_texts(described, inputs.argument)}, {})
     check_params(described, given, where="argument" if is_form else "params")
     if inputs.delay != "" and inputs.at:
         raise InvalidValue("delay and at are both given: expected one of them", path="at")

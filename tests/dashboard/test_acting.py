@@ -330,6 +330,18 @@ def again(site: TestClient, path: str, inputs: dict[str, Any]) -> int:
     return site.post(path, json=inputs, headers=headers).status_code
 
 
+def test_stars_are_no_secret_of_a_new_job(site: TestClient, client: Client) -> None:
+    example = EXAMPLES["/task/queue"]
+    example.make(client)
+    before = client.broker.find(JobFilter(), limit=100).records
+    answer = site.post(
+        "/api/task/queue", json={**example.inputs, "params": {"password": "***"}}, headers=HERE
+    )
+    assert answer.status_code == 400
+    assert "params.password is ***, which stands for no known secret" in answer.text
+    assert client.broker.find(JobFilter(), limit=100).records == before
+
+
 @pytest.mark.parametrize("path", ["/task/queue", "/jobs/{id}/rerun", "/schedule/run"])
 @pytest.mark.parametrize("is_lost", [True, False], ids=["lost answer", "error after it"])
 def test_a_request_that_is_repeated_makes_one_job(
