@@ -43,7 +43,6 @@ _ON_EACH = frozenset(
 _ON_FIRST = frozenset(
     {
         *("test_fork_server", "test_giving_up", "test_hostile_code", "test_hostile_plugins", "test_imports"),
-        "test_native_threads",
         *("test_log_handlers", "test_odd_values", "test_process_end", "test_solo", "test_solo_log"),
         "test_stray_exceptions",
         *("test_processes", "test_processes_starting", "test_processes_surroundings", "test_surroundings"),

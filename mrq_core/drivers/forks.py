@@ -28,6 +28,7 @@ class StartsAnew(Protocol):
 
 
 _objects: WeakSet[StartsAnew] = WeakSet()
+_is_hub_replaced = False
 _threads: set[int] = set()
 """The native threads at the moment of the last fork."""
 
@@ -35,6 +36,13 @@ _threads: set[int] = set()
 def start_anew_in_children(one: StartsAnew) -> None:
     """Calls `start_anew` in each child that this process forks from now on."""
     _objects.add(one)
+
+
+def hub_is_replaced() -> None:
+    """Says that children of this process get another hub of gevent, as those of a worker. The event loop of
+    the parent then has to stay as it is: it would lose the events of connections."""
+    global _is_hub_replaced
+    _is_hub_replaced = True
 
 
 def left_in_parent(where: str) -> BrokerUnavailable:
@@ -93,16 +101,20 @@ def _before() -> None:
 
 
 def _in_child() -> None:
-    gevent: Any = sys.modules.get("gevent")
-    reinit = getattr(gevent, "reinit", None)  # None: gevent is being imported
-    if reinit is not None:
-        # gevent does so itself after the fork, which is too late for hooks in the child that make calls: they
-        # would wait in the event loop of the parent.
-        reinit()
+    _renew_loop()
     child_sockets.leave_to_parent()
     forget_imports(of=left_threads())
     for one in list(_objects):
         one.start_anew()
+
+
+def _renew_loop() -> None:
+    """gevent does so itself after the fork, which is too late for hooks in the child that make calls: they
+    would wait in the event loop of the parent."""
+    gevent: Any = sys.modules.get("gevent")
+    reinit = getattr(gevent, "reinit", None)  # None: gevent is being imported
+    if reinit is not None and not _is_hub_replaced:
+        reinit()
 
 
 os.register_at_fork(before=_before, after_in_child=_in_child)
