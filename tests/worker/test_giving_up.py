@@ -217,7 +217,8 @@ def test_a_worker_that_is_given_up_exits_though_its_last_calls_break(project: Pr
     assert worker.wait() == 1
     assert project.ledger() == ["deaf"]
     status = project.client.fetch(job).status
-    assert status == (Status.FAILED if what == "logs" else Status.STARTED)
+    # Its log may have been stored before.
+    assert status in ({Status.FAILED, Status.TIMEOUT} if what == "logs" else {Status.STARTED})
     assert project.client.fetch(job).lost_claims == 0
 
 
