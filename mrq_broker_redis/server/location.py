@@ -167,6 +167,8 @@ def _check_options(url: str) -> None:
     found: dict[str, Any] = redis.connection.parse_url(url)  # type: ignore[no-untyped-call]
     if tls:
         _check_tls(_with_version_number({name: found[name] for name in found if name in _TLS_OPTIONS}))
+    if parts.scheme == "unix" and not parts.path.strip("/"):
+        raise _WrongUrl("it names no socket")
     if parts.scheme == "unix" and not unquote(parts.path).isprintable():
         raise _WrongUrl("the path of the socket has characters that cannot be printed")
     _check_host(str(found.get("host", "")))

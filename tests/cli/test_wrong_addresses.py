@@ -128,6 +128,7 @@ WRONG = [
     ("sqlite:////dev", "is a directory: name a file in SQLITE or the URL"),
     ("redis://127.0.0.1:6379/abc", "the database is 'abc', not a number"),
     ("redis://127.0.0.1:0", "the port is 0"),
+    ("unix://", "it names no socket"),
     ("redis://[::1", "Invalid IPv6 URL"),
     ("mongodb://[::1/x", "Invalid IPv6 URL"),
     ("redis://:geheim#x@127.0.0.1", "expected %23 in place of a #"),
