@@ -40,7 +40,7 @@ def start_anew_in_children(one: StartsAnew) -> None:
 
 def hub_is_replaced() -> None:
     """Says that children of this process get another hub of gevent, as those of a worker. The event loop of
-    the parent then has to stay as it is: it would lose the events of connections."""
+    the parent then may not be touched: it would lose the events of connections."""
     global _is_hub_replaced
     _is_hub_replaced = True
 
