@@ -18,7 +18,7 @@ from mrq_core.worker.guards.native import sleep
 from mrq_core.worker.guards.process_end import end_process_within
 from mrq_core.worker.native_settling import settle_natively
 from mrq_core.worker.outcomes import Outcomes
-from mrq_core.worker.settling import may_pass, unstorable
+from mrq_core.worker.refused_outcomes import may_pass, unstorable
 from mrq_core.worker.stopping import Stopping
 from mrq_core.worker.worker_state import WorkerState
 

@@ -14,21 +14,16 @@ import gevent
 from gevent.event import Event
 
 from mrq_core.clock import monotonic
-from mrq_core.contract.messages import Outcome, Settlement
-from mrq_core.contract.plain import printable
-from mrq_core.contract.record import Status
+from mrq_core.contract.messages import Outcome
 from mrq_core.errors import (
     BrokerError,
     BrokerUnavailable,
-    InvalidValue,
-    NotSupported,
-    RecordTooLarge,
     shown_error,
 )
 from mrq_core.worker.ended_lines import EndedLines
 from mrq_core.worker.executions import ClaimKind, Execution, batches, outcomes_of, store_logs
 from mrq_core.worker.guards.guarded_log import GuardedLog
-from mrq_core.worker.guards.tracebacks import error_fields
+from mrq_core.worker.refused_outcomes import KEPT_FOR, RefusedOutcomes, may_pass, unstorable
 from mrq_core.worker.worker_state import WorkerState
 
 BATCH = 200
@@ -39,15 +34,8 @@ _ENOUGH = 32
 _BACKOFF_FIRST, _BACKOFF_MOST = 0.05, 2.0
 _BACKOFF_ALONE = 0.3
 """Seconds between two tries while the broker accepts other outcomes: these may not wait for a bad one."""
-_KEPT_FOR, _TRIES_LEAST = 20.0, 5
-"""Seconds, and tries, of one outcome while the broker settles others, after which it is settled as failed.
-After twice as many seconds the execution is given up."""
 _TOLD_AGAIN = 10.0
 """Seconds after which an error that goes on is logged again."""
-_NO_CLAIM = Settlement(
-    id="0" * 24, token="none", outcome=Outcome(status=Status.FAILED, traceback="no claim has this token")
-)
-"""What a broker refuses without an error."""
 
 _log = GuardedLog("mrq.worker")
 
@@ -71,9 +59,7 @@ class Settler:
         self._is_over = False
         self._errors = 0
         """The errors in a row of batches."""
-        self._at_fault: dict[Execution, tuple[float, int]] = {}
-        """Executions that could not be settled alone while the broker could settle: the monotonic time of
-        the first error, and their number."""
+        self._refused = RefusedOutcomes(state)
         self._told = ("", 0.0)
         """The error that was logged last, and the monotonic time."""
 
@@ -125,7 +111,7 @@ class Settler:
                 outage.failed("settle", error)
                 continue
             except Exception as error:
-                if self._at_fault:
+                if self._refused.errors:
                     backoff = min(backoff, _BACKOFF_ALONE)
                 self._tell(error, backoff)
                 gevent.sleep(backoff)
@@ -263,25 +249,24 @@ class Settler:
             except BrokerUnavailable:
                 raise
             except Exception as error:
-                if self._is_settled_as_failed(execution, error):
-                    continue
-                last = error
-                if (
-                    execution not in self._at_fault
-                ):  # the broker cannot settle now, so no other outcome either
-                    break
+                if not self._is_settled_as_failed(execution, error):
+                    last = error
+                    if execution in self._refused.errors:
+                        continue
+                    break  # the broker cannot settle now, so no other outcome either
+            self._refused.errors.pop(execution, None)
         if last is not None:
             self._leave_out_finished()
             raise last
         self._errors = 0
-        self._at_fault.clear()
+        self._refused.errors.clear()
 
     def _is_settled_as_failed(self, execution: Execution, error: Exception) -> bool:
         """Settles as failed what cannot be stored, though the broker can settle. False: the error may pass,
         so the execution is kept, and tried again later. Raises BrokerUnavailable."""
         if may_pass(error):
-            has_lasted = self._has_lasted(execution, _KEPT_FOR)
-            if self._at_fault.get(execution, (0.0, 0))[1] == 1:
+            has_lasted = self._refused.has_lasted(execution, KEPT_FOR)
+            if self._refused.errors.get(execution, (0.0, 0))[1] == 1:
                 _log.error(
                     "settle.failed id=%s: the outcome of this job cannot be stored now error=%s",
                     *(execution.record.id, shown_error(error)),
@@ -296,7 +281,7 @@ class Settler:
         except BrokerUnavailable:
             raise
         except Exception as another:
-            if may_pass(another) and not self._has_lasted(execution, 2 * _KEPT_FOR):
+            if may_pass(another) and not self._refused.has_lasted(execution, 2 * KEPT_FOR):
                 return False
             # The lease expires and the job is claimed again: nothing is lost.
             _log.exception("settle.given_up id=%s", execution.record.id)
@@ -308,24 +293,6 @@ class Settler:
         self._finish([execution], [outcome], accepted)
         return True
 
-    def _has_lasted(self, execution: Execution, seconds: float) -> bool:
-        """Notes an error of the execution, and tells whether it has had errors for so long while the broker
-        could settle. Time in which it could not does not count."""
-        if not self._can_settle():
-            self._at_fault.pop(execution, None)
-            return False
-        first, tries = self._at_fault.get(execution, (monotonic(), 0))
-        self._at_fault[execution] = first, tries + 1
-        return tries + 1 >= _TRIES_LEAST and monotonic() - first >= seconds
-
-    def _can_settle(self) -> bool:
-        """Whether the broker answers a call of the same kind that concerns no job."""
-        try:
-            self._state.broker.settle([_NO_CLAIM])
-        except Exception:
-            return False
-        return True
-
     def store_lines(self, executions: Sequence[Execution]) -> None:
         """Stores the log lines of these jobs that are not stored yet. Raises BrokerError, and keeps them."""
         lines = store_logs(self._state.broker, executions, self._state.config.max_log_size)
@@ -334,26 +301,3 @@ class Settler:
             for execution in executions:
                 record = execution.record
                 execution.context.log.drop(stored.get((record.id, record.claims), 0))
-
-
-def may_pass(error: Exception) -> bool:
-    """Whether the same call may succeed later, as after each error but those of the values themselves.
-
-    What a server says does not tell: an overloaded server, or a proxy before it, refuses single calls with
-    codes of all kinds. What is no error of the broker lies in this process, which may lack a descriptor, or
-    in which a task has changed what a library needs for a moment.
-    """
-    return not isinstance(error, RecordTooLarge | InvalidValue | NotSupported)
-
-
-def unstorable(execution: Execution, error: Exception) -> Outcome:
-    """The outcome of an execution whose own outcome cannot be stored because of this error."""
-    fields = error_fields(execution.record.path, error)
-    what = f"{fields['exception_type']}: {fields['exception_message']}"
-    return Outcome(
-        status=Status.FAILED,
-        ttl=execution.outcome.ttl if execution.outcome else None,
-        total_time=execution.outcome.total_time if execution.outcome else None,
-        **fields,
-        traceback=printable(f"the outcome of this execution could not be stored:\n{what}\n"),
-    )

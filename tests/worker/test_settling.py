@@ -124,7 +124,7 @@ def test_one_outcome_that_cannot_be_stored_fails_alone(
     bench: Bench, error: Exception, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if not isinstance(error, RecordTooLarge):  # fails at once
-        monkeypatch.setattr("mrq_core.worker.settling._KEPT_FOR", 0.3)
+        monkeypatch.setattr("mrq_core.worker.settling.KEPT_FOR", 0.3)
 
     def choke(settlements: Sequence[Settlement]) -> None:
         if any(one.outcome.status is Status.SUCCESS and one.outcome.result == 1 for one in settlements):
@@ -155,7 +155,7 @@ def test_outcomes_are_kept_while_nothing_can_be_settled(
     bench: Bench, error: Exception, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("mrq_core.worker.settling._BACKOFF_MOST", 0.05)
-    monkeypatch.setattr("mrq_core.worker.settling._KEPT_FOR", 0.2)
+    monkeypatch.setattr("mrq_core.worker.settling.KEPT_FOR", 0.2)
     failures: list[int] = []
 
     def choke(settlements: Sequence[Settlement]) -> None:
@@ -218,7 +218,7 @@ def test_an_outcome_that_is_refused_is_let_go(bench: Bench) -> None:
 def test_one_outcome_with_an_error_of_the_system_fails_alone(
     bench: Bench, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mrq_core.worker.settling._KEPT_FOR", 0.3)
+    monkeypatch.setattr("mrq_core.worker.settling.KEPT_FOR", 0.3)
     sizes: list[int] = []
 
     def choke(settlements: Sequence[Settlement]) -> None:
