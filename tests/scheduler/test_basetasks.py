@@ -29,6 +29,7 @@ from mrq_core.ids import new_id
 from mrq_core.operations.checking import consistency
 from mrq_core.operations.checking.consistency import consistency_findings
 from mrq_core.operations.jobs import count_all
+from mrq_core.tasks.loading import find_task
 from mrq_core.tasks.task import Task
 from tests import brokers
 from tests.scheduler.conftest import Scene
@@ -80,6 +81,17 @@ def test_interrupted_jobs_are_queued_again(ambient: Scene) -> None:
     assert {ambient.client.fetch(job_id).retry_count for job_id in ids} == {1}
     assert statuses(ambient, others) == [S.QUEUED] * 2
     assert run(RequeueInterruptedJobs) == {"requeued": 0}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "cleaning.RequeueInterruptedJobs", "cleaning.RequeueLostJobs", "cleaning.RequeueRetryJobs",
+        "cleaning.RequeueStartedJobs", "indexes.EnsureIndexes", "utils.JobAction",
+    ],
+)  # fmt: skip
+def test_paths_of_mrq_0_9_lead_to_the_same_tasks(name: str) -> None:
+    assert find_task(f"mrq.basetasks.{name}") is find_task(f"mrq_core.basetasks.{name}")
 
 
 def test_an_at_most_once_job_is_not_repeated(ambient: Scene) -> None:

@@ -1,0 +1,1 @@
+"""MRQ 0.9's paths of the maintenance tasks."""
