@@ -21,7 +21,8 @@ _PATIENCE = 0.1
 
 
 class Checked(Struct, frozen=True, kw_only=True):
-    """The findings of one check, and when it ended by this machine's clock."""
+    """The findings of one check, and when it ended: by the broker's clock, or by that of this machine where
+    the broker could not be asked."""
 
     findings: tuple[Finding, ...]
     at: datetime
@@ -50,11 +51,14 @@ class Health:
         return self._latest
 
     def _run(self, broker_of: Callable[[], Broker]) -> None:
+        at = None
         try:
-            found = self._check(broker_of())
+            broker = broker_of()
+            found = self._check(broker)
+            at = broker.now()
         except Exception as error:  # a driver of someone else
             found = [Finding(level="error", subject="check", message=shown_error(error))]
         with self._lock:
-            self._latest = Checked(findings=tuple(found), at=datetime.now(UTC))
+            self._latest = Checked(findings=tuple(found), at=at or datetime.now(UTC))
             self._ended = monotonic()
             self._running = None

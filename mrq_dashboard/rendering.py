@@ -89,7 +89,7 @@ class Renderer:
             title=page.title,
             url=visit.url,
             asset=lambda name: visit.root + self._assets.path_of(name),
-            ago=_times(read_at),
+            ago=_times(cache(visit.later)),
             read_at=read_at,
             notice=notice_of(visit),
         )
@@ -132,15 +132,16 @@ def moments(sentence: str) -> Markup:
     return Markup("").join([*parts, escape(_shown(sentence[end:]))])
 
 
-def _times(now: datetime) -> Callable[[JsonValue | datetime], Markup]:
-    """A function that shows a moment relative to now, with the exact time as its title."""
+def _times(now: Callable[[], datetime]) -> Callable[[JsonValue | datetime], Markup]:
+    """A function that shows a moment relative to now, with the exact time as its title. A page without
+    moments reads no time, so that it can be shown while the broker is away."""
 
     def ago(moment: Any) -> Markup:
         if moment is None or moment == "":
             return Markup('<span class="none">-</span>')
         at = datetime.fromisoformat(moment) if isinstance(moment, str) else moment
         exact = at.strftime("%Y-%m-%d %H:%M:%S.%f")[:-3] + " UTC"
-        words = formats.relative((at - now).total_seconds())
+        words = formats.relative((at - now()).total_seconds())
         return Markup('<time datetime="{}" title="{}">{}</time>').format(
             escape(at.isoformat()), escape(exact), escape(words)
         )

@@ -14,6 +14,7 @@ from msgspec import Struct
 from starlette.responses import Response
 
 from mrq_core.client.client import Client
+from mrq_core.clock import after, monotonic
 from mrq_core.config.settings import Config
 from mrq_core.contract.broker import Broker
 from mrq_core.contract.codec import JsonObject, JsonValue
@@ -122,10 +123,19 @@ class Visit:
         """The configuration of the dashboard."""
         return self.client.config
 
-    @cached_property
+    @property
     def now(self) -> datetime:
         """The broker's time, read once."""
-        return self.broker.now()
+        return self._read_clock[0]
+
+    def later(self) -> datetime:
+        """The broker's time at this moment: `now`, and the time since it was read."""
+        now, read_at = self._read_clock
+        return after(now, monotonic() - read_at)
+
+    @cached_property
+    def _read_clock(self) -> tuple[datetime, float]:
+        return self.broker.now(), monotonic()
 
     @property
     def successes(self) -> LastSuccesses:

@@ -59,7 +59,7 @@ def print_job(record: JobRecord, details: JsonObject) -> None:
 def print_running(running: RunningNow, now: datetime) -> None:
     """Prints the stack and the I/O of a running job."""
     to = console()
-    age = seconds(max(0.0, (now - running.report.reported_at).total_seconds()))
+    age = seconds((now - running.report.reported_at).total_seconds())
     _section(to, f"stack and I/O, reported {age} ago{' (stale)' if running.is_stale else ''}")
     if running.job is None:
         lines = ["The latest report of its worker does not name this job: `mrq stack` does."]

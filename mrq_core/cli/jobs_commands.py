@@ -51,8 +51,7 @@ def list_jobs(
 
     Examples: `mrq jobs list --status failed,timeout --since 2h`, `mrq jobs list --params user=17`.
     """
-    now = datetime.now(UTC)
-    job_filter = filter_from(wanted, now=now)
+    job_filter = filter_from(wanted, now=datetime.now(UTC))
     order = Order.OLDEST_FIRST if oldest_first else Order.NEWEST_FIRST
     with given.client() as client:
         found = jobs.list_jobs(
@@ -60,6 +59,7 @@ def list_jobs(
         )
         # The table has neither params nor results.
         records = _decoded(client, found.records) if as_json else found.records
+        now = client.broker.now()
         rows = [job_row(record, now=now) for record in records]
     if as_json:
         print_json(list(rows))
@@ -123,7 +123,7 @@ def show_job(given: Given, job_id: JobId, as_json: AsJson = False) -> None:
     with given.client() as client:
         [record] = _decoded(client, [client.stored(job_id)])
         lines = jobs.read_log(client.broker, job_id).lines
-        now = datetime.now(UTC)
+        now = client.broker.now()
         running = running_now(client.broker, record, now)
     details = job_details(record, now=now)
     if as_json:

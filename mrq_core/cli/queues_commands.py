@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import partial
 from typing import Annotated, Protocol, TypedDict
 
@@ -73,11 +73,10 @@ def list_queues(
 ) -> None:
     """Lists the queues that hold jobs, with their counts."""
     with given.client() as client:
-        found = queues.list_queues(client.broker)
+        found, now = queues.list_queues(client.broker), client.broker.now()
     if as_json:
         print_json([queue_view(queue, paused=found.paused) for queue in found.queues])
         return
-    now = datetime.now(UTC)
     rows = [
         (
             queue.queue,

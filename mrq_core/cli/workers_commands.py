@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from typing import Annotated
 
 import typer
@@ -36,11 +35,10 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 def list_workers(given: Given, as_json: AsJson = False) -> None:
     """Lists the workers of the last hour: at work, stopped (state stop) and dead."""
     with given.client() as client:
-        found = reports.list_workers(client.broker)
+        found, now = reports.list_workers(client.broker), client.broker.now()
     if as_json:
         print_json([worker_view(report) for report in found])
         return
-    now = datetime.now(UTC)
     rows = [
         (
             report.name,
@@ -50,7 +48,7 @@ def list_workers(given: Given, as_json: AsJson = False) -> None:
             sum(report.jobs.values()),
             f"{report.memory / 1e6:.0f} MB",
             seconds((now - report.started_at).total_seconds()),
-            f"{seconds(max(0.0, (now - report.reported_at).total_seconds()))} ago",
+            f"{seconds((now - report.reported_at).total_seconds())} ago",
         )
         for report in found
     ]

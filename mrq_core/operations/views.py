@@ -37,9 +37,10 @@ def iso(moment: datetime | None) -> str | None:
 
 
 def seconds(value: float | None) -> str:
-    """A duration for people: ``120 ms``, ``4.2 s``, ``3 min``, ``5 h``, ``2 d``."""
+    """A duration for people: ``120 ms``, ``4.2 s``, ``3 min``, ``5 h``, ``2 d``. None is negative."""
     if value is None:
         return ""
+    value = max(0.0, value)
     if value < 1:
         return f"{value * 1000:.0f} ms"
     if value < 120:

@@ -3,16 +3,20 @@
 A report stays for an hour after it was written. A worker that stops leaves a last report, whose status is
 ``stop``. A report that was not renewed for three intervals, and is no last report, is read with the status
 ``dead``: its process was killed or suspended, or cannot reach the broker.
+
+The times of a report are read by the broker's clock, which keeps the report: that of a worker may differ.
 """
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
+from typing import Annotated
 
 import msgspec
 
+from mrq_core.clock import after
 from mrq_core.contract.broker import Broker
 from mrq_core.contract.codec import JsonValue
 from mrq_core.contract.naming import is_covered, is_in, is_task_in, is_tree, shown_names
@@ -30,6 +34,7 @@ _INTERVALS = 3
 """The report intervals after which a worker whose report was not renewed is dead."""
 _SHORTEST = 5.0
 """Seconds in which no worker is dead, however short its interval is."""
+_Moment = Annotated[datetime, msgspec.Meta(tz=True)]
 
 
 class IoCall(msgspec.Struct, frozen=True, kw_only=True):
@@ -82,8 +87,8 @@ class WorkerReport(msgspec.Struct, frozen=True, kw_only=True):
     status: str
     queues: tuple[str, ...]
     greenlets: int
-    started_at: datetime
-    reported_at: datetime
+    started_at: _Moment
+    reported_at: _Moment
     jobs: dict[str, int]
     """How many attempts ended with each status."""
     running: tuple[RunningJob, ...]
@@ -202,13 +207,20 @@ def _read(broker: Broker, items: Iterable[StateItem]) -> list[WorkerReport]:
     for item in items:
         try:
             report = msgspec.convert(item.value, WorkerReport)
-        except msgspec.ValidationError:
+            if report.interval and item.expires_at is not None:
+                report = _stored_at(report, after(item.expires_at, -REPORT_TTL))
+        except (msgspec.ValidationError, OverflowError):
             continue
         if report.status != STOPPED and report.interval and item.expires_at is not None:
             now = now or broker.now()
-            # By the broker's clock, with which that of the worker may disagree.
-            age = REPORT_TTL - (item.expires_at - now).total_seconds()
+            age = (now - report.reported_at).total_seconds()
             if age > max(_SHORTEST, _INTERVALS * report.interval):
                 report = msgspec.structs.replace(report, status=DEAD)
         reports.append(report)
     return reports
+
+
+def _stored_at(report: WorkerReport, moment: datetime) -> WorkerReport:
+    """The report with its times by the clock of the broker, which stored the report at this moment."""
+    age = max(timedelta(0), report.reported_at - report.started_at)
+    return msgspec.structs.replace(report, started_at=moment - age, reported_at=moment)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import re
 import socket
 import time
 from collections.abc import Iterator
@@ -22,10 +23,14 @@ from mrq_core.contract.record import JobRecord, Status
 from mrq_core.ids import new_id
 from mrq_core.operations.auditing import audit
 from mrq_core.operations.queues import pause_queues
+from mrq_core.operations.views import iso
+from mrq_core.testing import ManualClock, MemoryBroker
 from mrq_dashboard import create_dashboard
 from mrq_dashboard.rendering import MENU, moments
 from tests.dashboard import scenes
+from tests.dashboard.conftest import MakeSite
 from tests.dashboard.html_reading import PageReader
+from tests.support import until
 
 PATHS = [path for path, _, _ in MENU]
 _MOST_GZIPPED = 60_000
@@ -372,6 +377,22 @@ def test_a_list_of_jobs_says_why_due_jobs_wait(site: TestClient, named: dict[str
     ):
         assert words in read(site, "/jobs", q=query).text, query
     assert "its queue is paused" not in read(site, "/jobs", q="queue:mail").text
+
+
+def test_ages_are_by_the_clock_of_the_broker(make_site: MakeSite) -> None:
+    clock = ManualClock()  # months behind the clock of the dashboard
+    broker = MemoryBroker(clock=clock)
+    scenes.put(broker, "default")
+    now, year = broker.now(), 365 * 86_400.0
+    scenes.report(broker, started_at=after(now, year - 18_000), reported_at=after(now, year), interval=600.0)
+    clock.advance(300)
+    site = make_site(broker=broker)
+    for path, words in (("/queues", ["5 min ago"]), ("/workers", ["5 min ago", "5 h ago"])):
+        shown = re.findall(r"<time [^>]*title[^>]*>([^<]+)</time>", site.get(path).text)
+        assert [word for word in shown if "UTC" not in word] == words
+    until(lambda: site.get("/api/system").json()["checked_at"])
+    assert site.get("/api/system").json()["checked_at"] == iso(broker.now())
+    assert ">now</time>" in site.get("/system").text
 
 
 def test_sentences_show_exact_times_on_hover() -> None:

@@ -19,6 +19,7 @@ from mrq_core.operations.views import (
     job_row,
     queue_view,
     redacted,
+    seconds,
     timeline,
 )
 
@@ -45,6 +46,10 @@ FAILED = settled(
 def test_times_are_iso_with_milliseconds_and_z() -> None:
     assert iso(NOW) == "2025-06-01T12:00:00.123Z"
     assert iso(None) is None
+
+
+def test_no_duration_is_negative() -> None:
+    assert [seconds(value) for value in (-7200.0, -0.001, 0.0, 0.5)] == ["0 ms", "0 ms", "0 ms", "500 ms"]
 
 
 def test_values_of_keys_that_look_secret_are_hidden_however_deep() -> None:
