@@ -32,6 +32,7 @@ from mrq_core.errors import (
 )
 from tests.embedded.kit import after_connect, claim, job, open_broker, succeed
 from tests.embedded.recount import check_tables
+from tests.support import until
 
 
 @pytest.fixture
@@ -63,6 +64,22 @@ def test_a_file_locked_by_another_program_is_unavailable_after_the_timeout(
             broker.enqueue([job()])
         foreign.execute("ROLLBACK")
         assert broker.enqueue([job()])[0].created
+
+
+def test_a_write_tries_often_while_the_file_is_locked(prepared: Path, foreign: sqlite3.Connection) -> None:
+    """Beside programs that write all the time, a call with long pauses would wait for seconds."""
+    statements: list[str] = []
+    traced = after_connect(lambda connection: connection.set_trace_callback(statements.append))
+    with closing(open_broker(prepared, timeout=60, connect=traced)) as broker:
+        broker.prepare()
+        statements.clear()
+        foreign.execute("BEGIN IMMEDIATE")
+        writer = threading.Thread(target=broker.enqueue, args=([job()],))
+        writer.start()
+        until(lambda: statements.count("BEGIN IMMEDIATE") > 40, what="as many attempts")
+        foreign.execute("ROLLBACK")
+        writer.join()
+        assert broker.totals().by_status() == {Status.QUEUED: 2}
 
 
 def test_a_locked_new_file_is_unavailable_after_the_timeout(path: Path, foreign: sqlite3.Connection) -> None:

@@ -11,6 +11,7 @@ all earlier writes.
 from __future__ import annotations
 
 import os
+import random
 import sqlite3
 import sys
 import time
@@ -27,7 +28,7 @@ from mrq_core.contract.signal_errors import raised_by_handler
 from mrq_core.drivers.answers import UNREADABLE, raise_if_unreadable
 from mrq_core.drivers.exits import too_late
 from mrq_core.embedded.server import failures, layout
-from mrq_core.embedded.server.forks import NO_FORK, is_transaction_running
+from mrq_core.embedded.server.forks import NO_FORK, is_transaction_running, sleep
 from mrq_core.embedded.server.garbage import NO_GARBAGE
 from mrq_core.embedded.server.location import make_parent, refuse_other_file
 from mrq_core.embedded.server.pool import Pool
@@ -36,6 +37,8 @@ from mrq_core.errors import BrokerCorrupt, BrokerUnavailable, NotSupported, show
 T = TypeVar("T")
 Connect = Callable[[str, float], sqlite3.Connection]
 
+_PAUSE_FIRST, _PAUSE_MOST = 0.0005, 0.005
+"""Seconds between two attempts to begin a transaction that writes."""
 CHECKPOINT_PAGES = 4000
 """How long the log grows (16 MB) before a commit moves it to the file: four times SQLite's default, since
 the same pages of the indexes are written again and again."""
@@ -163,7 +166,7 @@ class Database:
             connection.execute(f"PRAGMA synchronous = {synchronous}")
             self._writing[thread] = connection
             try:
-                connection.execute("BEGIN IMMEDIATE")
+                self._begin(connection)
                 with NO_GARBAGE:
                     result = work(connection)
                     failpoints.reach("write.done")
@@ -172,6 +175,28 @@ class Database:
                 self._writing.pop(thread, None)
             failpoints.reach("write.committed")
             return result
+
+    def _begin(self, connection: sqlite3.Connection) -> None:
+        """Begins a transaction that writes, when no other one does.
+
+        SQLite would pause for up to a tenth of a second between two attempts: beside threads and processes
+        that write all the time, a call would wait for seconds.
+        """
+        connection.execute("PRAGMA busy_timeout = 0")
+        try:
+            deadline = monotonic() + self._timeout
+            pause = _PAUSE_FIRST
+            while True:
+                try:
+                    connection.execute("BEGIN IMMEDIATE")
+                    return
+                except sqlite3.OperationalError as error:
+                    if not failures.is_busy(error) or monotonic() > deadline:
+                        raise
+                sleep(random.uniform(pause / 2, pause))
+                pause = min(1.5 * pause, _PAUSE_MOST)
+        finally:
+            connection.execute(f"PRAGMA busy_timeout = {self._timeout * 1000:.0f}")
 
     def _take(self) -> sqlite3.Connection:
         if self._pool.is_closed:

@@ -56,10 +56,10 @@ def is_transaction_running() -> bool:
     return bool(_transactions)
 
 
-def sleep() -> None:
+def sleep(seconds: float = _SLICE) -> None:
     """Sleeps the calling thread for a moment, not a greenlet."""
     with suppress(_queue.Empty):
-        _sleeper.get(timeout=_SLICE)
+        _sleeper.get(timeout=seconds)
 
 
 def _is_forking_elsewhere() -> bool:
