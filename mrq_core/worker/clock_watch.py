@@ -25,7 +25,8 @@ def _wall() -> float:
     return now_ms() / 1000
 
 
-def _steady() -> float:
+def steady() -> float:
+    """Seconds that go on evenly, also while the machine is suspended, where there is such a clock."""
     return time.clock_gettime(_STEADY)
 
 
@@ -38,7 +39,7 @@ class ClockWatch:
         now: Callable[[], datetime],
         *,
         wall: Callable[[], float] = _wall,
-        steady: Callable[[], float] = _steady,
+        steady: Callable[[], float] = steady,
     ) -> None:
         self._now, self._wall, self._steady = now, wall, steady
         self._offset = self._broker_offset = 0.0

@@ -11,6 +11,7 @@ from typing import NoReturn
 import pytest
 
 from mrq_core.client.client import Client
+from mrq_core.clock import now_ms
 from mrq_core.config.sources import load_config
 from mrq_core.contract.broker import Broker
 from mrq_core.contract.record import JobRecord, Status
@@ -22,6 +23,7 @@ from mrq_core.running.logs import JobLog
 from mrq_core.testing.clock import ManualClock
 from mrq_core.testing.memory import MemoryBroker
 from mrq_core.worker.executions import job_execution
+from mrq_core.worker.reporting import report as report_module
 from mrq_core.worker.reporting.report import Reporter, Reports
 from mrq_core.worker.worker_state import WorkerState
 
@@ -131,6 +133,20 @@ def test_a_report_stays_small(tmp_path: Path) -> None:
     assert len(report.queues) + report.queues_left_out == 10_000
     assert (len(report.running), report.busy) == (20, 100)
     assert len(report.memory_history) == len(report.cpu_history) == 60
+
+
+@pytest.mark.parametrize("step", [-3600.0, 3600.0])
+def test_the_age_of_a_worker_stays_when_the_clock_of_its_machine_is_set(
+    tmp_path: Path, step: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reporter = Bench(tmp_path).reporter
+    before = reporter.describe()
+    monkeypatch.setattr(report_module, "now_ms", lambda: now_ms() + round(step * 1000))
+    set_ = [reporter.describe() for _ in range(2)]
+    assert set_[0].started_at == set_[1].started_at
+    assert abs((set_[0].started_at - before.started_at).total_seconds() - step) < 1
+    ages = [(one.reported_at - one.started_at).total_seconds() for one in (before, *set_)]
+    assert all(-0.01 <= age < 60 for age in ages)
 
 
 def test_a_report_names_the_denied_tasks(tmp_path: Path) -> None:

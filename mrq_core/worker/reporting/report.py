@@ -8,11 +8,12 @@ import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
+from datetime import datetime
 
 from msgspec.structs import replace
 
 from mrq_core import __version__
-from mrq_core.clock import from_ms, monotonic, now_ms
+from mrq_core.clock import after, from_ms, monotonic, now_ms
 from mrq_core.contract.broker import Broker
 from mrq_core.errors import BrokerError
 from mrq_core.operations.workers import (
@@ -24,6 +25,7 @@ from mrq_core.operations.workers import (
     WorkerReport,
     report_to_json,
 )
+from mrq_core.worker.clock_watch import STEP, steady
 from mrq_core.worker.executions import Execution
 from mrq_core.worker.guards.native import get_ident
 from mrq_core.worker.reporting.process_memory import own_size
@@ -107,7 +109,7 @@ class Reporter:
         allowed, denied = state.config.allow_tasks, state.config.deny_tasks
         self._allowed, self._denied = _first(allowed, _TASKS_MOST), _first(denied, _TASKS_MOST)
         self._tasks_left_out = len(allowed + denied) - len(self._allowed + self._denied)
-        self._started_at = from_ms(now_ms())
+        self._started_at, self._started = from_ms(now_ms()), steady()
         self._host = socket.gethostname()
         self._ip = state.config.local_ip or _address()
         self._hub_thread = get_ident()
@@ -116,6 +118,7 @@ class Reporter:
     def describe(self) -> WorkerReport:
         """The worker at this moment. Safe in any thread."""
         state, samples = self._state, self.samples
+        now = from_ms(now_ms())
         running = sorted(state.executions.undecided(), key=lambda execution: execution.started)
         return WorkerReport(
             name=state.name,
@@ -129,8 +132,8 @@ class Reporter:
             denied_tasks=self._denied,
             tasks_left_out=self._tasks_left_out,
             greenlets=state.config.greenlets,
-            started_at=self._started_at,
-            reported_at=from_ms(now_ms()),
+            started_at=self._start_by_the_clock_of(now),
+            reported_at=now,
             interval=state.config.report_interval,
             jobs=dict(list(state.counts.items())[:_STATUSES_MOST]),
             running=self._described(running[:RUNNING_MOST]),
@@ -148,6 +151,14 @@ class Reporter:
     def farewell(self) -> WorkerReport:
         """The last report, of a worker that has stopped."""
         return replace(self.describe(), status=STOPPED, running=(), running_jobs=0, usage=0.0)
+
+    def _start_by_the_clock_of(self, now: datetime) -> datetime:
+        """The start of the worker. It moves with the clock of this machine when that is set, so that the time
+        from it to now is the age of the worker."""
+        start = after(now, self._started - steady())
+        if abs((start - self._started_at).total_seconds()) >= STEP:
+            self._started_at = start
+        return self._started_at
 
     def _described(self, executions: list[Execution]) -> tuple[RunningJob, ...]:
         now = monotonic()
