@@ -210,3 +210,20 @@ def open_project(path: Path, broker: str, store: str = "") -> Iterator[Project]:
         yield project
     finally:
         project.close()
+
+
+WAITS_FOR_GO = """
+import os
+import time
+
+from mrq_core import task
+
+
+@task(at_most_once=True)
+def waits():
+    open("began", "w").close()
+    while not os.path.exists("go"):
+        time.sleep(0.01)
+    return "done"
+"""
+"""A task that makes the file `began`, and ends when there is a file `go`."""

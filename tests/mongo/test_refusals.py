@@ -28,7 +28,7 @@ from tests.mongo.kit import Place, claim, ended, new_job, open_broker, success
 from tests.mongo.recount import check_collections
 from tests.mongo.servers import Server
 from tests.servers import free_port
-from tests.support import open_project, until
+from tests.support import WAITS_FOR_GO, open_project, until
 
 COLLECTIONS = (*checks._OF_STORE, *checks._OF_QUEUE)
 MEGABYTE = 1_000_000
@@ -280,7 +280,7 @@ def test_a_worker_fails_the_job_whose_result_is_too_large_and_goes_on(place: Pla
 @pytest.mark.parametrize("code", [11601, 16500])
 def test_an_outcome_is_kept_while_a_server_refuses_writes(failing: Server, tmp_path: Path, code: int) -> None:
     with open_project(tmp_path, f"{failing.url}?prefix=kept{code}") as project:
-        project.write("tasks.py", WAITS)
+        project.write("tasks.py", WAITS_FOR_GO)
         job = project.queue("tasks.waits")
         worker = project.start("worker", "--greenlets", "2")
         until((tmp_path / "began").exists, what="the job")
@@ -291,22 +291,6 @@ def test_an_outcome_is_kept_while_a_server_refuses_writes(failing: Server, tmp_p
         worker.send(signal.SIGTERM)
         assert worker.wait() == 0
         assert "given_up" not in worker.output
-
-
-WAITS = """
-import os
-import time
-
-from mrq_core import task
-
-
-@task(at_most_once=True)
-def waits():
-    open("began", "w").close()
-    while not os.path.exists("go"):
-        time.sleep(0.01)
-    return "done"
-"""
 
 
 def test_a_full_disk_is_said_so_and_nothing_is_half_written(failing: Server) -> None:

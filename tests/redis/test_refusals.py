@@ -23,7 +23,7 @@ from tests.redis.kit import Place, lose_reply_to, open_broker
 from tests.redis.recount import check_keys
 from tests.redis.servers import Server
 from tests.redis.test_connection import claim, new_job, success
-from tests.support import open_project, until
+from tests.support import WAITS_FOR_GO, open_project, until
 
 TIMEOUT = 0.5
 PATIENCE = 20.0
@@ -201,7 +201,7 @@ def test_an_outcome_is_kept_while_a_proxy_refuses_calls(
         Proxy(own_server.port) as proxy,
         open_project(tmp_path, f"redis://127.0.0.1:{proxy.port}?prefix=mrq") as project,
     ):
-        project.write("tasks.py", WAITS)
+        project.write("tasks.py", WAITS_FOR_GO)
         job = project.queue("tasks.waits")
         worker = project.start("worker", "--greenlets", "2")
         until((tmp_path / "began").exists, what="the job")
@@ -216,19 +216,3 @@ def test_an_outcome_is_kept_while_a_proxy_refuses_calls(
         worker.send(signal.SIGTERM)
         assert worker.wait() == 0
         assert "given_up" not in worker.output
-
-
-WAITS = """
-import os
-import time
-
-from mrq_core import task
-
-
-@task(at_most_once=True)
-def waits():
-    open("began", "w").close()
-    while not os.path.exists("go"):
-        time.sleep(0.01)
-    return "done"
-"""
