@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import logging
 import os
 import sys
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
+from typing import Any, TextIO
 
 from mrq_core.errors import ConfigError
 from mrq_core.running.log_lines import legible
@@ -18,6 +19,9 @@ from mrq_core.running.streams import is_usable
 _PLAIN = logging.Formatter()
 _FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOCTTY
 _MODE = 0o666
+_STANDARD_ERROR = 2
+_ABOVE = 10
+"""The lowest number of a copy of that descriptor."""
 _RECENT, _LONGEST = 500, 2000
 """The latest lines of a process that are kept, and the characters of each."""
 
@@ -57,13 +61,31 @@ class LocklessHandler(logging.Handler):
 
 
 class TerminalHandler(LocklessHandler):
-    """Writes log lines to standard error, also after a task has closed or detached `sys.stderr`."""
+    """Writes log lines to standard error, also after a task has closed or detached `sys.stderr`.
+
+    While a task has put another file at descriptor 2, to capture what a library prints, lines go to a copy of
+    the descriptor: such a task reads its pipe late, and a full one would block all jobs.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.stream: Any = sys.stderr
         self.own_stream: Any = self.stream
         """Where lines go. A task may set another `stream`."""
+        self._process = os.getpid()
+        self._copy: TextIO | None = None
+        self._file: tuple[int, int] | None = None
+        with suppress(OSError, ValueError, AttributeError):  # no standard error, or no free descriptor
+            if self.stream.fileno() == _STANDARD_ERROR:
+                copy = fcntl.fcntl(_STANDARD_ERROR, fcntl.F_DUPFD_CLOEXEC, _ABOVE)
+                self._file = _identity(copy)
+                self._copy = open(copy, "w", errors="backslashreplace", closefd=False)  # noqa: SIM115
+
+    def close_copy(self) -> None:
+        """Closes the copy, if it is still that. Not in `close`, which a task may call."""
+        copy, self._copy = self._copy, None
+        if copy is not None and self._has_copy(copy):
+            os.close(copy.fileno())
 
     def restore_stream(self) -> None:
         """Sends lines again where they went first."""
@@ -73,12 +95,23 @@ class TerminalHandler(LocklessHandler):
         try:
             line = self.format(record)
             recent.append(str(line)[:_LONGEST])
-            self.stream.write(f"{line}\n")
-            self.stream.flush()
+            stream = self._unless_captured(self.stream)
+            stream.write(f"{line}\n")
+            stream.flush()
         except RecursionError:
             raise
         except Exception:
             self.handleError(record)
+
+    def _unless_captured(self, stream: Any) -> Any:
+        """The stream, or the copy. A child of a task may redirect its standard error for good."""
+        copy = self._copy
+        if copy is None or stream is not self.own_stream or _identity(_STANDARD_ERROR) == self._file:
+            return stream
+        return copy if self._has_copy(copy) else stream
+
+    def _has_copy(self, copy: TextIO) -> bool:
+        return self._process == os.getpid() and _identity(copy.fileno()) == self._file
 
     def flush(self) -> None:
         if hasattr(self.stream, "flush") and is_usable(self.stream):

@@ -195,6 +195,8 @@ def set_up_logging(config: Config, *, worker: str = "", follows_file: bool = Fal
     if config.log_file and threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     root = logging.getLogger()
+    for terminal in _terminals:
+        terminal.close_copy()
     while _ours:
         root.removeHandler(_ours.pop())
     handler.setFormatter(formatter)

@@ -113,6 +113,48 @@ def talks(word: str):
 """
 
 
+def test_lines_of_neighbours_do_not_fill_the_pipe_of_a_task_that_captures_standard_error(
+    project: Project,
+) -> None:
+    project.write(
+        "capturing.py",
+        """
+        import os
+        import time
+        from mrq_core import log, task
+        from tasks import note
+
+        @task
+        def captures():
+            source, sink = os.pipe()
+            kept = os.dup(2)
+            os.dup2(sink, 2)
+            os.close(sink)
+            note("captures")
+            os.write(2, b"of a library")
+            while not os.path.exists("go"):
+                time.sleep(0.01)
+            os.dup2(kept, 2)
+            os.close(kept)
+            return os.read(source, 1 << 20).decode()
+
+        @task
+        def talks():
+            for number in range(1000):
+                log.info("line %d %s", number, "x" * 300)
+    """,
+    )
+    job = project.queue("capturing.captures")
+    worker = project.worker("--greenlets", "2")
+    until(project.ledger, what="the pipe")
+    assert project.ended(project.queue("capturing.talks")).status == Status.SUCCESS
+    assert "line 999" in worker.output
+    project.write("go", "")
+    assert project.ended(job).result == "of a library"
+    worker.send(signal.SIGINT)
+    assert worker.wait() == 0
+
+
 @pytest.mark.parametrize("connects", [True, False])
 def test_a_task_that_closes_the_standard_descriptors_takes_no_lines_of_the_worker(
     project: Project, connects: bool
