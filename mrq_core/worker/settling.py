@@ -280,8 +280,8 @@ class Settler:
             accepted = execution.kind.settle(self._state.broker, [execution], [outcome])
         except BrokerUnavailable:
             raise
-        except Exception as another:
-            if may_pass(another) and not self._refused.has_lasted(execution, 2 * KEPT_FOR):
+        except Exception:  # also one of values: these are small, so the error is not about them
+            if not self._refused.has_lasted(execution, 2 * KEPT_FOR):
                 return False
             # The lease expires and the job is claimed again: nothing is lost.
             _log.exception("settle.given_up id=%s", execution.record.id)

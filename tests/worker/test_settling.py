@@ -148,7 +148,8 @@ def test_one_outcome_that_cannot_be_stored_fails_alone(
 @pytest.mark.parametrize(
     "error",
     [
-        BrokerCorrupt("unreadable"), BrokerError("refused"), TypeError("of a library"), OSError("none left"),
+        BrokerCorrupt("unreadable"), BrokerError("refused"), RecordTooLarge("16 MB"),
+        TypeError("of a library"), OSError("none left"),
     ],
 )  # fmt: skip
 def test_outcomes_are_kept_while_nothing_can_be_settled(
