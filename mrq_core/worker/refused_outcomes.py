@@ -31,14 +31,14 @@ class RefusedOutcomes:
     def has_lasted(self, execution: Execution, seconds: float) -> bool:
         """Notes an error of the execution, and tells whether it has had errors for so long while the broker
         could settle. Time in which it could not does not count."""
-        if not self._can_settle():
+        if not self.can_settle():
             self.errors.pop(execution, None)
             return False
         first, tries = self.errors.get(execution, (monotonic(), 0))
         self.errors[execution] = first, tries + 1
         return tries + 1 >= _TRIES_LEAST and monotonic() - first >= seconds
 
-    def _can_settle(self) -> bool:
+    def can_settle(self) -> bool:
         """Whether the broker answers a call of the same kind that concerns no job."""
         try:
             self._state.broker.settle([_NO_CLAIM])

@@ -245,7 +245,7 @@ class Settler:
         last: Exception | None = None
         for execution in batch:
             try:
-                self._settle(execution.kind, [execution])
+                self._settle_alone(execution)
             except BrokerUnavailable:
                 raise
             except Exception as error:
@@ -261,10 +261,21 @@ class Settler:
         self._errors = 0
         self._refused.errors.clear()
 
+    def _settle_alone(self, execution: Execution) -> None:
+        """Settles one. Once more after an error of its values: a server in trouble may give any reason."""
+        try:
+            self._settle(execution.kind, [execution])
+        except BrokerUnavailable:
+            raise
+        except Exception as error:
+            if may_pass(error) or not self._refused.can_settle():
+                raise
+            self._settle(execution.kind, [execution])
+
     def _is_settled_as_failed(self, execution: Execution, error: Exception) -> bool:
         """Settles as failed what cannot be stored, though the broker can settle. False: the error may pass,
         so the execution is kept, and tried again later. Raises BrokerUnavailable."""
-        if may_pass(error):
+        if may_pass(error) or not self._refused.can_settle():
             has_lasted = self._refused.has_lasted(execution, KEPT_FOR)
             if self._refused.errors.get(execution, (0.0, 0))[1] == 1:
                 _log.error(
