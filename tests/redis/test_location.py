@@ -83,7 +83,7 @@ def test_a_wrong_url_is_an_error_that_lists_the_forms(url: str) -> None:
     "rest", ["geheim@h\u2100st/x", "geheim/x@host/x", "geheim?x@host/x", "geheim#x@host/x", "geheim@[::1/x"]
 )
 def test_an_error_contains_no_part_of_a_password(scheme: str, rest: str) -> None:
-    with pytest.raises(ConfigError, match="expected redis://") as raised:
+    with pytest.raises(ConfigError, match=r"expected (redis://|%23)") as raised:
         location_of(opening(f"{scheme}://user:{rest}"))
     assert "geheim" not in str(raised.value)
     assert "user:***@" in str(raised.value)
