@@ -92,6 +92,12 @@ def _run(arguments: list[str]) -> NoReturn:
         patch_all()
         if command != "worker":
             lead_interrupts(is_over=interrupts.is_leaving)
+        if command == "run":
+            # A module may wait for a child while it is imported, whose end gevent misses now and then. With
+            # --async nothing else imports this.
+            from mrq_core.worker.guards import children
+
+            children.install()
     if command != "worker":  # which lets them in once it handles them
         interrupts.unblock()
     if command == "worker" and not is_parent:
