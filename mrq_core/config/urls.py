@@ -20,8 +20,10 @@ def url_and_prefix(
     the prefix: that of the URL, or of its setting.
 
     `setting` holds the URL where BROKER or STORE is only a name. `files` names the options that hold paths,
-    in lower case. Raises ConfigError for two different prefixes. The default of the setting counts only if it
-    was given, and for a `#`: to client libraries it ends the URL, and one in a password even its host.
+    in lower case. The default of a prefix counts only if it was given.
+
+    Raises ConfigError for two different prefixes, and for a `#`: to client libraries it ends the URL, and one
+    in a password even its host.
     """
     url = opening.url or str(opening.settings.get(setting) or "")
     if "#" in url:

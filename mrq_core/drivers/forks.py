@@ -28,7 +28,7 @@ class StartsAnew(Protocol):
 
 
 _objects: WeakSet[StartsAnew] = WeakSet()
-_is_hub_replaced = False
+_leaves_loop_alone = False
 _threads: set[int] = set()
 """The native threads at the moment of the last fork."""
 
@@ -38,11 +38,11 @@ def start_anew_in_children(one: StartsAnew) -> None:
     _objects.add(one)
 
 
-def hub_is_replaced() -> None:
-    """Says that children of this process get another hub of gevent, as those of a worker. The event loop of
-    the parent then may not be touched: it would lose the events of connections."""
-    global _is_hub_replaced
-    _is_hub_replaced = True
+def leave_loop_alone() -> None:
+    """For a process whose children get another hub of gevent, as those of a worker. The event loop of the
+    parent then may not be touched: it would lose the events of connections."""
+    global _leaves_loop_alone
+    _leaves_loop_alone = True
 
 
 def left_in_parent(where: str) -> BrokerUnavailable:
@@ -113,7 +113,7 @@ def _renew_loop() -> None:
     would wait in the event loop of the parent."""
     gevent: Any = sys.modules.get("gevent")
     reinit = getattr(gevent, "reinit", None)  # None: gevent is being imported
-    if reinit is not None and not _is_hub_replaced:
+    if reinit is not None and not _leaves_loop_alone:
         reinit()
 
 

@@ -14,6 +14,8 @@ from mrq_core.worker.worker_state import WorkerState
 KEPT_FOR, _TRIES_LEAST = 20.0, 5
 """Seconds, and tries, of one outcome while the broker settles others, after which it is settled as failed.
 After twice as many seconds the execution is given up."""
+_TRIES_OF_VALUES = 2
+"""The tries where the values are at fault: a server in trouble may give any reason once."""
 _NO_CLAIM = Settlement(
     id="0" * 24, token="none", outcome=Outcome(status=Status.FAILED, traceback="no claim has this token")
 )
@@ -28,17 +30,27 @@ class RefusedOutcomes:
         self.errors: dict[Execution, tuple[float, int]] = {}
         """The monotonic time of the first error of each, and the number of errors."""
 
-    def has_lasted(self, execution: Execution, seconds: float) -> bool:
-        """Notes an error of the execution, and tells whether it has had errors for so long while the broker
-        could settle. Time in which it could not does not count."""
-        if not self.can_settle():
+    def is_final(self, execution: Execution, error: Exception) -> bool:
+        """Notes an error of its outcome, and tells whether to settle the execution as failed."""
+        if may_pass(error):
+            return self.has_lasted(execution, KEPT_FOR)
+        return self.has_lasted(execution, 0.0, _TRIES_OF_VALUES)
+
+    def has_lasted(self, execution: Execution, seconds: float, least: int = _TRIES_LEAST) -> bool:
+        """Notes an error, and tells whether the execution has had errors for so long, and at least this
+        number, while the broker could settle. Time in which it could not does not count."""
+        if not self._can_settle():
             self.errors.pop(execution, None)
             return False
         first, tries = self.errors.get(execution, (monotonic(), 0))
         self.errors[execution] = first, tries + 1
-        return tries + 1 >= _TRIES_LEAST and monotonic() - first >= seconds
+        return tries + 1 >= least and monotonic() - first >= seconds
 
-    def can_settle(self) -> bool:
+    def tries_of(self, execution: Execution) -> int:
+        """The errors of the execution that count."""
+        return self.errors.get(execution, (0.0, 0))[1]
+
+    def _can_settle(self) -> bool:
         """Whether the broker answers a call of the same kind that concerns no job."""
         try:
             self._state.broker.settle([_NO_CLAIM])

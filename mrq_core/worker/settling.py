@@ -245,13 +245,13 @@ class Settler:
         last: Exception | None = None
         for execution in batch:
             try:
-                self._settle_alone(execution)
+                self._settle(execution.kind, [execution])
             except BrokerUnavailable:
                 raise
             except Exception as error:
                 if not self._is_settled_as_failed(execution, error):
                     last = error
-                    if execution in self._refused.errors:
+                    if self._refused.tries_of(execution):
                         continue
                     break  # the broker cannot settle now, so no other outcome either
             self._refused.errors.pop(execution, None)
@@ -261,29 +261,17 @@ class Settler:
         self._errors = 0
         self._refused.errors.clear()
 
-    def _settle_alone(self, execution: Execution) -> None:
-        """Settles one. Once more after an error of its values: a server in trouble may give any reason."""
-        try:
-            self._settle(execution.kind, [execution])
-        except BrokerUnavailable:
-            raise
-        except Exception as error:
-            if may_pass(error) or not self._refused.can_settle():
-                raise
-            self._settle(execution.kind, [execution])
-
     def _is_settled_as_failed(self, execution: Execution, error: Exception) -> bool:
         """Settles as failed what cannot be stored, though the broker can settle. False: the error may pass,
         so the execution is kept, and tried again later. Raises BrokerUnavailable."""
-        if may_pass(error) or not self._refused.can_settle():
-            has_lasted = self._refused.has_lasted(execution, KEPT_FOR)
-            if self._refused.errors.get(execution, (0.0, 0))[1] == 1:
-                _log.error(
-                    "settle.failed id=%s: the outcome of this job cannot be stored now error=%s",
-                    *(execution.record.id, shown_error(error)),
-                )
-            if not has_lasted:
-                return False
+        is_final = self._refused.is_final(execution, error)
+        if self._refused.tries_of(execution) == 1:
+            _log.error(
+                "settle.failed id=%s: the outcome of this job cannot be stored now error=%s",
+                *(execution.record.id, shown_error(error)),
+            )
+        if not is_final:
+            return False
         if not isinstance(error, BrokerError | OSError):  # a traceback helps its author
             _log.error("settle.broke id=%s", execution.record.id, exc_info=error)
         outcome = unstorable(execution, error)

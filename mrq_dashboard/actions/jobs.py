@@ -13,9 +13,9 @@ from mrq_core.contract.codec import JsonObject
 from mrq_core.contract.messages import Action, Cancel, ChangeResult, Move, Remove, Requeue
 from mrq_core.contract.naming import check_job_queue_name, raw_kind
 from mrq_core.contract.record import JobRecord
-from mrq_core.errors import InvalidValue, shown
+from mrq_core.errors import InvalidValue
 from mrq_core.operations.changing import change_job
-from mrq_core.operations.hidden_params import with_secrets
+from mrq_core.operations.hidden_params import params_with_secrets
 from mrq_core.operations.queries.filters import object_from, seconds_from
 from mrq_core.operations.task_descriptions import published_task
 from mrq_dashboard.actions.tasks import learn
@@ -172,10 +172,7 @@ def _params(given: JsonObject | str | None, record: JobRecord) -> JsonObject | N
     if given is None:
         return None
     value = object_from(given, name="params") if isinstance(given, str) else given
-    restored = with_secrets(value, record.params)
-    if not isinstance(restored, dict):
-        raise InvalidValue(f"params are {shown(given)}: expected an object", path="params")
-    return restored
+    return params_with_secrets(value, record.params)
 
 
 def _changed(visit: Visit, verb: str, action: Action) -> Done:

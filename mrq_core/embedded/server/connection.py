@@ -14,7 +14,6 @@ import os
 import random
 import sqlite3
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from sqlite3 import dbapi2
@@ -38,7 +37,7 @@ T = TypeVar("T")
 Connect = Callable[[str, float], sqlite3.Connection]
 
 _PAUSE_FIRST, _PAUSE_MOST = 0.0005, 0.005
-"""Seconds between two attempts to begin a transaction that writes."""
+"""Seconds between two attempts to get a lock."""
 CHECKPOINT_PAGES = 4000
 """How long the log grows (16 MB) before a commit moves it to the file: four times SQLite's default, since
 the same pages of the indexes are written again and again."""
@@ -184,19 +183,23 @@ class Database:
         """
         connection.execute("PRAGMA busy_timeout = 0")
         try:
-            deadline = monotonic() + self._timeout
-            pause = _PAUSE_FIRST
-            while True:
-                try:
-                    connection.execute("BEGIN IMMEDIATE")
-                    return
-                except sqlite3.OperationalError as error:
-                    if not failures.is_busy(error) or monotonic() > deadline:
-                        raise
-                sleep(random.uniform(pause / 2, pause))
-                pause = min(1.5 * pause, _PAUSE_MOST)
+            self._execute_when_free(connection, "BEGIN IMMEDIATE")
         finally:
             connection.execute(f"PRAGMA busy_timeout = {self._timeout * 1000:.0f}")
+
+    def _execute_when_free(self, connection: sqlite3.Connection, statement: str) -> None:
+        """Executes a statement that does not wait for locks by itself, when none is in its way."""
+        deadline = monotonic() + self._timeout
+        pause = _PAUSE_FIRST
+        while True:
+            try:
+                connection.execute(statement)
+                return
+            except sqlite3.OperationalError as error:
+                if not failures.is_busy(error) or monotonic() > deadline:
+                    raise
+            sleep(random.uniform(pause / 2, pause))
+            pause = min(1.5 * pause, _PAUSE_MOST)
 
     def _take(self) -> sqlite3.Connection:
         if self._pool.is_closed:
@@ -223,7 +226,7 @@ class Database:
             ready = layout.is_ready(connection, self.path)
             connection.execute("COMMIT")
             if not ready:
-                self._use_wal(connection)
+                self._execute_when_free(connection, "PRAGMA journal_mode = WAL")  # kept in the file
                 layout.prepare(connection, self.path)
             connection.execute("PRAGMA temp_store = MEMORY")
             connection.execute("PRAGMA cache_size = -16000")
@@ -232,18 +235,6 @@ class Database:
             connection.close()
             raise
         return connection
-
-    def _use_wal(self, connection: sqlite3.Connection) -> None:
-        """The journal mode is kept in the file. Changing it does not wait for locks by itself."""
-        deadline = monotonic() + self._timeout
-        while True:
-            try:
-                connection.execute("PRAGMA journal_mode = WAL")
-                return
-            except sqlite3.OperationalError as error:
-                if not failures.is_busy(error) or monotonic() > deadline:
-                    raise
-            time.sleep(0.01)
 
     @contextmanager
     def _translating(self) -> Iterator[None]:

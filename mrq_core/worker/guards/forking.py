@@ -36,7 +36,7 @@ from greenlet import GreenletExit, getcurrent
 from greenlet import greenlet as RawGreenlet
 
 from mrq_core.contract.exception_fields import frames_of
-from mrq_core.drivers.forks import forget_imports, hub_is_replaced
+from mrq_core.drivers.forks import forget_imports, leave_loop_alone
 from mrq_core.running.context import current_context
 from mrq_core.worker.guards import children
 from mrq_core.worker.guards.closing import close_in_child
@@ -386,5 +386,5 @@ class _End:
 
 
 children.install()
-hub_is_replaced()
+leave_loop_alone()
 os.register_at_fork(before=_before, after_in_parent=_in_parent, after_in_child=_in_child)
