@@ -46,6 +46,7 @@ _ASKED_BY = (
     "the attempt itself asked for no retry and no abort: claim {1} of the job {0} did, and its code passed "
     "this interrupt on"
 )
+_STANDS = "the job was interrupted by {0}, which stands: what its code asked for afterwards does not count"
 _INTERRUPTED = {
     TimeoutInterrupt: Status.TIMEOUT,
     CancelInterrupt: Status.CANCEL,
@@ -155,7 +156,7 @@ class Outcomes:
 
     def _of_exception(self, context: JobContext, error: BaseException, started: float) -> Outcome:
         loaded, own, kind = context.loaded, context.interrupted, type(error)
-        interrupt = error
+        interrupt, problem = error, None
         other = asked_by_another(context, error)
         if own is None:
             if other is not None:
@@ -171,10 +172,12 @@ class Outcomes:
             # The code was interrupted and raised another exception on its way out. A timeout and a cancel
             # stand, also if the code then asks for a retry or an abort.
             interrupt = own
+            if issubclass(kind, AbortInterrupt | RetryInterrupt):
+                problem = _STANDS.format(type(own).__name__)
         # By the real class: an exception of the task may claim another `__class__`.
         for one, status in _INTERRUPTED.items():
             if issubclass(type(interrupt), one):
-                return self._outcome(context, status, started, error=error)
+                return self._outcome(context, status, started, error=error, problem=problem)
         if issubclass(type(interrupt), JobInterrupt):
             at_most_once = context.record.at_most_once or (loaded is not None and loaded.at_most_once)
             again = None if at_most_once else 0.0

@@ -95,6 +95,8 @@ def test_code_that_swallows_its_timeout_and_asks_for_another_outcome_is_a_timeou
     project.work_off()
     record = project.ended(job)
     assert (record.status, record.claims, record.retry_count) == (Status.TIMEOUT, 1, 0)
+    told = "interrupted by TimeoutInterrupt, which stands" in (record.traceback or "")
+    assert told is (how != "raise")
 
 
 @pytest.mark.parametrize("how", ["retry", "abort"])
