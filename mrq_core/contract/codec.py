@@ -239,7 +239,7 @@ def _checked(value: object, path: _Path, depth: int, room: list[int]) -> JsonVal
     if isinstance(value, (dict, Mapping)):
         pairs = value.items() if kind is dict else _first_of(value.items(), room)
         _take(len(pairs), room)
-        return {_checked_key(key, path): _checked(item, (path, key), depth + 1, room) for key, item in pairs}
+        return {checked_key(key, path): _checked(item, (path, key), depth + 1, room) for key, item in pairs}
     if isinstance(value, (list, tuple)):
         items = value if kind is list else _first_of(value, room)
         _take(len(items), room)
@@ -280,7 +280,8 @@ def _checked_text(text: str, path: _Path) -> str:
     return text
 
 
-def _checked_key(key: object, path: _Path) -> str:
+def checked_key(key: object, path: _Path) -> str:
+    """The key of a dict at this path as a plain text. Raises InvalidValue for a key that JSON cannot hold."""
     if type(key) is str and key.isascii() and "\0" not in key:
         return key
     if not isinstance(key, str):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import functools
 import inspect
+import sys
 import types
 import typing
 from collections.abc import Callable
@@ -16,11 +17,11 @@ from typing import Any, ClassVar, Generic, ParamSpec, TypeVar
 
 import msgspec
 
-from mrq_core.contract.codec import JsonObject
+from mrq_core.contract.codec import JsonObject, checked_key, storable
 from mrq_core.contract.messages import Limit
 from mrq_core.contract.plain import has_type, names_of_class, printable, text_of
 from mrq_core.contract.signal_errors import raised_by_handler
-from mrq_core.errors import ConfigError, InvalidParams, shown, shown_error
+from mrq_core.errors import ConfigError, InvalidParams, InvalidValue, shown, shown_error
 from mrq_core.tasks.limits import params_named
 from mrq_core.tasks.options import OPTION_NAMES, TaskOptions, options_from
 
@@ -123,6 +124,8 @@ class TaskFunction(Generic[P, R]):
         struct, takes_more = self._arguments
         names = struct.__struct_encode_fields__
         more = params.keys() - names
+        if more:
+            params = {checked_key(name, "params"): value for name, value in params.items()}
         if more and not takes_more:
             name = next(name for name in params if name in more)
             near = difflib.get_close_matches(name, names, n=1)
@@ -131,13 +134,12 @@ class TaskFunction(Generic[P, R]):
                 + (f"; did you mean {near[0]!r}?" if near else f": it takes {', '.join(names) or 'none'}")
             )
         try:
-            converted = msgspec.convert(params, struct, strict=False)
+            try:
+                converted = msgspec.convert(params, struct, strict=False)
+            except msgspec.ValidationError:  # it takes no subclasses of numbers and texts
+                converted = msgspec.convert(_as_stored(params), struct, strict=False)
         except msgspec.ValidationError as error:
             raise InvalidParams(f"the params do not fit {path_of(self)}: {error}") from error
-        except UnicodeError as error:
-            raise InvalidParams(
-                f"the params of {path_of(self)} have a key that UTF-8 cannot hold: {shown_error(error)}"
-            ) from error
         except TypeError as error:
             raise InvalidParams(
                 f"the types that {path_of(self)} declares cannot be converted to: {error}"
@@ -184,6 +186,18 @@ def names_of(task: TaskFunction[Any, Any] | type[Task]) -> tuple[str, str]:
         return names_of_class(task)  # type: ignore[arg-type]
     function = task.function
     return text_of(function.__module__) or "?", text_of(function.__qualname__) or "?"
+
+
+def _as_stored(params: JsonObject) -> JsonObject:
+    """The params of `run_task` with the values that the params of a job would have, where JSON has such."""
+    stored: JsonObject = {}
+    for name, value in params.items():
+        key = checked_key(name, "params")
+        try:
+            stored[key] = storable(value, name=key, max_size=sys.maxsize)
+        except InvalidValue:
+            stored[key] = value
+    return stored
 
 
 def _is_function(value: object) -> bool:

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from mrq_core.errors import ConfigError, InvalidParams
+from mrq_core.errors import ConfigError, InvalidParams, InvalidValue
+from mrq_core.running.helpers import run_task
 from mrq_core.tasks.task import Task, task
 from tests.client import annotated
 
@@ -263,5 +264,27 @@ def test_a_key_that_utf8_cannot_hold_does_not_fit() -> None:
     @task
     def takes_all(**more: int) -> None: ...
 
-    with pytest.raises(InvalidParams, match="have a key that UTF-8 cannot hold: UnicodeEncodeError"):
+    with pytest.raises(InvalidValue, match="has a lone surrogate"):
         takes_all.arguments_from({"\ud800": 1})
+
+
+class Fraction(float):
+    """As numpy's numbers are."""
+
+
+def test_run_task_takes_the_keys_and_values_that_a_job_takes() -> None:
+    kept = object()
+    params = {Line.MAIL: Fraction(0.5), "number": Level.HIGH, "more": kept}
+    assert run_task(measured, params) == (0.5, 3, kept)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("key", [1, None, b"mail", (1, 2)])
+@pytest.mark.parametrize("params", [{}, {"mail": 0.5, "number": 3}])
+def test_run_task_names_a_key_that_is_no_text(params: dict[Any, Any], key: object) -> None:
+    with pytest.raises(InvalidValue, match=r"params has the key .*: expected string keys"):
+        run_task(measured, params | {key: 1})
+
+
+@task
+def measured(mail: float, number: int, **more: Any) -> tuple[float, int, Any]:
+    return mail, number, more.get("more")
