@@ -62,8 +62,9 @@ _own_levels: dict[logging.Logger, int] = {}
 _own_filters: dict[logging.Logger, list[Any]] = {}
 """The filters of these loggers."""
 # The same in the form that an examination after each job reads fastest.
-_expected: list[tuple[logging.Handler, int, list[Any]]] = []
+_expected: list[tuple[logging.Handler, int, list[Any], Any]] = []
 _expected_loggers: list[tuple[logging.Logger, int, list[Any]]] = []
+_NONE: list[logging.Handler] = []
 _terminals: list[TerminalHandler] = []
 
 
@@ -212,7 +213,7 @@ def set_up_logging(config: Config, *, worker: str = "", follows_file: bool = Fal
     keep_own_settings(dict.fromkeys(_own, (-1, None)))
     _set_up.clear()
     _set_up.update({one: (one.formatter, list(one.filters)) for one in _ours})
-    _expected[:] = [(one, one.level, list(one.filters)) for one in _ours]
+    _expected[:] = [(one, one.level, list(one.filters), one.formatter) for one in _ours]
     _terminals[:] = [one for one in _ours if isinstance(one, TerminalHandler)]
     # A program that sets logging up by `dictConfig` in the config file hardly means the lines of mrq.
     for name in filter(_is_of_mrq, _disabled_loggers()):
@@ -338,14 +339,27 @@ def handle_alone(record: logging.LogRecord) -> None:
 def is_logging_intact() -> bool:
     """Whether logs still go where `set_up_logging` has sent them. Costs little: called after each job."""
     try:
-        handlers: object = _root.handlers
-        if type(handlers) is not list:
+        handlers = _root.handlers
+        # Those of mrq are examined below.
+        if type(handlers) is not list or (len(handlers) != len(_expected) and not _are_usable(handlers)):
             return False
-        for handler, level, filters in _expected:
-            if handler.level != level or handler.filters != filters or handler not in handlers:
+        for handler, level, filters, formatter in _expected:
+            if (
+                handler.level != level
+                or handler.filters != filters
+                or handler.formatter is not formatter
+                or handler.lock is not None
+                or handler not in handlers
+            ):
                 return False
         for logger, level, filters in _expected_loggers:
-            if logger.level != level or logger.filters != filters or logger.disabled or not logger.propagate:
+            if (
+                logger.level != level
+                or logger.filters != filters
+                or logger.disabled
+                or not logger.propagate
+                or (logger.handlers != _NONE and not _are_usable(logger.handlers))
+            ):
                 return False
         for terminal in _terminals:
             if terminal.stream is not terminal.own_stream:
@@ -353,8 +367,10 @@ def is_logging_intact() -> bool:
         return not (
             _manager.disable
             or (_levels and _root.level != _levels[-1])
+            or _root.disabled
             or type(_root.filters) is not list
-            or type(_log.handlers) is not list
+            or logging.root is not _root
+            or logging.Logger.manager is not _manager
         )
     except Exception:  # a task has set other values, or a handler compares itself
         return False
@@ -372,7 +388,7 @@ def restore_logging() -> None:
     logging.Logger.manager = _manager
     for logger in _loggers:
         handlers = getattr(logger, "handlers", None)
-        if type(handlers) is not list or not all(map(_is_usable, handlers)):
+        if not _are_usable(handlers):
             logger.handlers = _usable(handlers)
         if type(getattr(logger, "filters", None)) is not list:
             logger.filters = []
@@ -423,8 +439,14 @@ def _restore_handler(handler: logging.Handler, level: int) -> None:
         handler.restore()
 
 
-def _is_usable(handler: Any) -> bool:
-    return issubclass(type(handler), logging.Handler) and type(getattr(handler, "level", None)) is int
+def _are_usable(handlers: Any) -> bool:
+    """Whether these are a list of handlers, each with a level."""
+    if type(handlers) is not list:
+        return False
+    for one in handlers:
+        if not issubclass(type(one), logging.Handler) or type(getattr(one, "level", None)) is not int:
+            return False
+    return True
 
 
 def _usable(found: Any) -> list[logging.Handler]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import subprocess
 import sys
 
 import pytest
@@ -63,20 +64,17 @@ def raise_levels():
     logging.getLogger().setLevel(logging.CRITICAL)
     for handler in logging.getLogger().handlers:
         handler.setLevel(logging.CRITICAL)
-    time.sleep(0.01)
 
 
 def own_levels():
     for name in list(logging.Logger.manager.loggerDict):
         if name.startswith("mrq"):
             logging.getLogger(name).setLevel(logging.CRITICAL + 1)
-    time.sleep(0.01)
 
 
 def own_config():
     loggers = {"mrq": {"level": "CRITICAL"}}
     logging.config.dictConfig({"version": 1, "disable_existing_loggers": False, "loggers": loggers})
-    time.sleep(0.01)
 
 
 def clear_loggers():
@@ -93,14 +91,12 @@ def handlers_tuple():
 
 def handlers_odd():
     logging.root.handlers.insert(0, 5)
-    time.sleep(0.01)
 
 
 def levels_none():
     logging.root.addHandler(logging.StreamHandler())
     for handler in logging.root.handlers:
         handler.level = None
-    time.sleep(0.01)
 
 
 def filters_none():
@@ -113,7 +109,24 @@ def parts_of_handlers():
     for handler in logging.root.handlers:
         handler.formatter = 42
         handler.lock = handler.stream = None
-    time.sleep(0.01)
+
+
+def formatters():
+    for handler in logging.root.handlers:
+        handler.setFormatter(logging.Formatter("formatted %(levelname)s"))
+
+
+def locks():
+    for handler in logging.root.handlers:
+        handler.createLock()
+
+
+def root_disabled():
+    logging.root.disabled = True
+
+
+def other_manager():
+    logging.Logger.manager = logging.Manager(logging.root)
 
 
 def streams():
@@ -169,7 +182,6 @@ def disable_odd():
 
 def other_root():
     logging.root = logging.Logger.root = logging.Logger("other")
-    time.sleep(0.01)
 
 
 def loggers():
@@ -177,7 +189,6 @@ def loggers():
         logger = logging.getLogger(name)
         logger.handlers = logger.filters = None
         logger.propagate = False
-    time.sleep(0.01)
 
 
 def methods():
@@ -226,11 +237,12 @@ def changes(project: Project) -> None:
 
 
 WAYS = (
-    "dict_config", "short_levels_above", "file_config", "basic_config", "disable", "shut_down", "clear",
-    "raise_levels", "own_levels", "own_config",
-    "clear_loggers", "capture", "handlers_none", "handlers_tuple", "handlers_odd", "levels_none",
-    "filters_none", "parts_of_handlers", "disable_odd", "other_root", "loggers", "methods", "streams",
-    "short_levels", "short_handler_levels", "short_filters", "short_propagation", "short_loggers",
+    "dict_config", "short_levels_above", "file_config", "basic_config", "disable", "shut_down",
+    "clear", "raise_levels", "own_levels", "own_config", "clear_loggers", "capture",
+    "handlers_none", "handlers_tuple", "handlers_odd", "levels_none", "filters_none",
+    "parts_of_handlers", "formatters", "locks", "root_disabled", "other_manager", "disable_odd",
+    "other_root", "loggers", "methods", "streams", "short_levels", "short_handler_levels",
+    "short_filters", "short_propagation", "short_loggers",
 )  # fmt: skip
 
 
@@ -373,3 +385,29 @@ def test_lines_that_a_handler_has_kept_are_stored_with_no_other_job(project: Pro
     project.work_off("--greenlets", "1")
     assert [project.log_of(one) for one in others] == [["kept"], ["other"]]
     assert {*project.log_of(job)} == {"own"}
+
+
+EXAMINED = """
+import sys
+
+import changes
+from mrq_core.config.settings import Config
+from mrq_core.running import logs
+
+logs.set_up_logging(Config())
+for way in sys.argv[1:]:
+    getattr(changes, way)()
+    found = logs.is_logging_intact()
+    logs.restore_logging()
+    print(way, found, logs.is_logging_intact())
+"""
+HARMLESS = ("clear_loggers", "capture", "shut_down")
+REPLACING_METHODS = ("methods",)
+
+
+def test_the_examination_after_each_job_finds_what_a_short_job_has_changed(project: Project) -> None:
+    project.write("examined.py", EXAMINED)
+    ways = [way for way in WAYS if way not in HARMLESS + REPLACING_METHODS]
+    command = [sys.executable, "examined.py", *ways]
+    said = subprocess.run(command, cwd=project.path, check=True, capture_output=True, text=True).stdout
+    assert said.splitlines() == [f"{way} False True" for way in ways]
