@@ -17,6 +17,7 @@ import io
 import logging
 import logging.config
 import os
+import threading
 import time
 import warnings
 
@@ -118,7 +119,7 @@ def formatters():
 
 def locks():
     for handler in logging.root.handlers:
-        handler.createLock()
+        handler.lock = threading.RLock()
 
 
 def root_disabled():
@@ -388,14 +389,16 @@ def test_lines_that_a_handler_has_kept_are_stored_with_no_other_job(project: Pro
 
 
 EXAMINED = """
+import logging
 import sys
 
 import changes
 from mrq_core.config.settings import Config
 from mrq_core.running import logs
 
-logs.set_up_logging(Config())
 for way in sys.argv[1:]:
+    logging.root.handlers = []
+    logs.set_up_logging(Config())
     getattr(changes, way)()
     found = logs.is_logging_intact()
     logs.restore_logging()
