@@ -63,6 +63,16 @@ def blocks_signals():
 
 
 @task
+def ignores_at_once():
+    signal.signal(signal.SIGALRM, signal.SIG_IGN)
+
+
+@task
+def blocks_at_once():
+    signal.pthread_sigmask(signal.SIG_BLOCK, range(1, 65))
+
+
+@task
 def handled(signum: int):
     return str(signal.getsignal(signum))
 
@@ -118,6 +128,18 @@ def test_a_timeout_ends_code_that_keeps_the_processor_after_a_task_has_kept_thre
     project: Project, path: str
 ) -> None:
     project.queue(f"changes.{path}")
+    job = project.queue("changes.spins")
+    project.work_off()
+    assert project.ended(job).status == "timeout"
+
+
+@pytest.mark.parametrize("path", ["ignores_at_once", "blocks_at_once"])
+def test_a_timeout_ends_code_that_keeps_the_processor_after_a_short_job_has_taken_its_signal(
+    project: Project, path: str
+) -> None:
+    project.queue("changes.handled", {"signum": 1})  # imports
+    for _ in range(3):
+        project.queue(f"changes.{path}")
     job = project.queue("changes.spins")
     project.work_off()
     assert project.ended(job).status == "timeout"

@@ -161,11 +161,14 @@ def test_a_task_that_closes_the_standard_descriptors_takes_no_lines_of_the_worke
 ) -> None:
     project.write("closes.py", CLOSES)
     worker = project.worker()
-    for word in ("one", "two"):
+    # Another thread of the worker may take a descriptor before the sockets do.
+    for word in ("one", "two", "three", "four", "five"):
         project.ended(project.queue("closes.closes", {"connects": connects}))
         job = project.ended(project.queue("closes.talks", {"word": word}))
         assert (job.status, job.claims) == ("success", 1)
         worker.until_output(f"log of {word}")
         worker.until_output(f"print of {word}")
+        if word != "one" and ("True" in project.ledger()) == connects:
+            break
     assert ("True" in project.ledger()) == connects
     assert all(f"descriptor.restored number={number}" in worker.output for number in (1, 2))

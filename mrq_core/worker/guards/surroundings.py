@@ -40,6 +40,7 @@ _raw: Any = import_module("_signal")
 
 _log = GuardedLog("mrq.worker")
 _set_switch_interval = sys.setswitchinterval
+_set_signal_mask = signal.pthread_sigmask
 
 
 def _set_short_switch_interval(interval: float, /) -> None:
@@ -65,7 +66,9 @@ class Surroundings:
         self._user = _user_now()
         self._process = os.getpid()
         self._handlers: dict[int, Any] = {}
+        self._on_alarm: Any = _raw.getsignal(signal.SIGALRM)
         self._mask: set[int] = set()
+        self._is_mask_called = False
         self._warned: str | None = None
 
     def keep_signals(self, others: Iterable[int]) -> None:
@@ -78,7 +81,15 @@ class Surroundings:
         if _raw.getsignal(signal.SIGXCPU) == _raw.SIG_DFL:
             _raw.signal(signal.SIGXCPU, self._on_processor_limit)
             self._handlers[signal.SIGXCPU] = self._on_processor_limit
+        self._on_alarm = self._handlers.get(signal.SIGALRM)
+        setattr(signal, "pthread_sigmask", self._set_mask)  # noqa: B010
         setattr(sys, "setswitchinterval", _set_short_switch_interval)  # noqa: B010
+
+    def _set_mask(self, how: Any, mask: Any) -> Any:
+        """Replaces signal.pthread_sigmask in a worker: to read the mask after each job would cost more than
+        all else that is examined."""
+        self._is_mask_called = True
+        return _set_signal_mask(how, mask)
 
     @contextmanager
     def settings_kept(self) -> Iterator[None]:
@@ -98,7 +109,9 @@ class Surroundings:
             if not self._descriptors.is_intact():
                 return False
         return (
-            sys.getswitchinterval() == self._switch_interval
+            not self._is_mask_called
+            and _raw.getsignal(signal.SIGALRM) is self._on_alarm
+            and sys.getswitchinterval() == self._switch_interval
             and sys.getrecursionlimit() >= self._recursion_limit
             and type(sys.path) is list
             and len(sys.path) >= len(self._path)
@@ -148,10 +161,11 @@ class Surroundings:
         for number, handler in self._handlers.items():
             # Also where Python's handler is unchanged: a watcher of gevent, or C code, replaces it in the
             # system, which Python does not see.
-            if _raw.signal(number, handler) != handler:
+            if _raw.signal(number, handler) is not handler:
                 _warn_of_handler(number)
         if self._handlers and _raw.pthread_sigmask(signal.SIG_BLOCK, ()) != self._mask:
-            signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
+            _raw.pthread_sigmask(signal.SIG_SETMASK, self._mask)
+        self._is_mask_called = False
 
     def _restore_limits(self) -> None:
         """Raises lowered limits again, as far as a task has left that possible."""
