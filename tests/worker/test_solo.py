@@ -52,6 +52,8 @@ def die(how: str):
     log.warning("it dies now")
     if how == "signal":
         os.kill(os.getpid(), signal.SIGKILL)
+    if how == "program":
+        os.execvp("sleep", ["sleep", "1000"])
     os._exit(7)
 
 
@@ -217,7 +219,15 @@ def test_the_progress_of_a_solo_job_is_stored_while_it_runs(solo: Project) -> No
 
 
 @pytest.mark.parametrize(
-    ("how", "text"), [("signal", "was killed by SIGKILL (signal 9)"), ("exit", "exited with code 7")]
+    ("how", "text"),
+    [
+        ("signal", "was killed by SIGKILL (signal 9)"),
+        ("exit", "exited with code 7"),
+        (
+            "program",
+            "was killed by the worker, because its code closed the connection to the worker, or replaced",
+        ),
+    ],
 )
 def test_a_solo_job_that_dies_fails_after_two_deaths_with_the_reason(
     solo: Project, how: str, text: str

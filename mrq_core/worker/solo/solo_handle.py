@@ -40,6 +40,10 @@ EXIT_PATIENCE = 1.0
 _KILL_PATIENCE = 5.0
 """Seconds for a killed process to be gone."""
 _MEGABYTE = 1_000_000
+_CUT = (
+    "its code closed the connection to the worker, or replaced the process by another program (os.exec), and "
+    "no outcome can come"
+)
 
 
 class SoloProcess:
@@ -57,6 +61,8 @@ class SoloProcess:
         self._io: tuple[IoState, float] | None = None
         self._interrupted_at: float | None = None
         self._killed_at: float | None = None
+        self._fault = ""
+        """Why the worker can expect no outcome of the process, which it kills."""
         self._heard = monotonic()
         self._beats = Beats()
         self._server = server
@@ -95,8 +101,9 @@ class SoloProcess:
             while (frame := inbox.next_frame()) is not None:
                 try:
                     yield from_process(frame)
-                except msgspec.DecodeError:
-                    self.kill(None)  # the task has written to the socket: its end counts as a death
+                except msgspec.DecodeError:  # its end counts as a death
+                    self._fault = "its code wrote into the connection to the worker"
+                    self.kill(None)
                     self.end()
                     return
             if is_last:
@@ -129,7 +136,8 @@ class SoloProcess:
             except BlockingIOError:
                 return
             if not data:
-                if wait:  # it exits, or has closed its end and cannot send its outcome any more
+                if wait:
+                    self._fault = _CUT
                     self.end()
                 return
             inbox.add(data)
@@ -145,7 +153,9 @@ class SoloProcess:
         code = self._fork.exit_code
         if code is None:
             return None
-        if code < 0:
+        if self._fault and self._killed_at is not None and self.killed_for is None:
+            how = f"was killed by the worker, because {self._fault},"
+        elif code < 0:
             how = f"was killed by {_signal_name(-code)} (signal {-code})"
         else:
             how = f"exited with code {code}"
