@@ -52,7 +52,7 @@ _ON_FIRST = frozenset(
 )
 """Modules that run on the first of PER_COMMIT: their tests take seconds, and hardly depend on the broker, or
 mostly on SQLite."""
-_VARIANTS = 2
+_VARIANTS = 1
 """The number of variants of a test of the worker in the usual run: each of them starts processes."""
 
 _PARAMETERS = ("project", "project_broker", "config")
@@ -115,7 +115,7 @@ def leave_to_campaign(items: Iterable[pytest.Item]) -> None:
     """Marks the tests of worker, commands and dashboard that do not run on their broker in the usual run.
 
     A test outside _ON_EACH and _ON_FIRST runs on one of PER_COMMIT. Its name decides which, so that the
-    choice does not change with other tests. Of a test of the worker, only the first variants run.
+    choice does not change with other tests. Of a test of the worker, only the first variant runs.
     """
     variants: dict[tuple[Path, str], list[str]] = {}
     for item in items:

@@ -87,8 +87,11 @@ _ONE_VARIANT = frozenset(
         "test_mrq_scheduler_queues_jobs_until_it_is_told_to_stop",
         "test_no_file_hides_a_module_from_a_worker",
         "test_no_import_begins_beside_another_before_that_takes_long",
+        "test_odd_values_in_a_column_end_no_call_with_a_raw_error",
+        "test_one_outcome_that_cannot_be_stored_fails_alone",
         "test_only_calls_of_the_job_count_and_its_log_keeps_the_totals",
         "test_outcomes_are_kept_while_the_broker_is_away_and_stored_when_it_is_back",
+        "test_repairs_say_how_many",
         "test_several_workers_under_one_parent_make_one_job_of_each_fire",
         "test_sigterm_ends_a_worker_within_three_seconds_though_its_broker_is_away",
         "test_sigterm_ends_it",
@@ -126,6 +129,7 @@ _A_THIRD = frozenset(
         "test_a_path_without_a_module_or_a_name_is_a_usage_error",
         "test_a_rare_match_costs_as_much_among_many_jobs_as_among_few",
         "test_a_requeued_job_runs_with_its_params_or_fails_again",
+        "test_a_search_reads_the_smallest_of_the_indexes_that_serve_it",
         "test_a_success_that_has_to_be_looked_at_is_not_written",
         "test_a_thread_that_the_config_file_waits_for_is_told_so",
         "test_a_value_beyond_the_limit_is_refused_before_it_is_walked_through",
@@ -144,7 +148,6 @@ _A_THIRD = frozenset(
         "test_hostile_text_is_shown_as_text",
         "test_narrow_terminals_show_ids_and_names_whole",
         "test_no_request_breaks_the_api",
-        "test_odd_values_in_a_column_end_no_call_with_a_raw_error",
         "test_standard_streams_that_loaded_code_closes_are_restored",
         "test_the_config_file_is_told_that_it_is_not_loaded_yet",
         "test_the_first_call_of_a_program_may_be_made_within_logging",
@@ -161,9 +164,12 @@ _LONG = frozenset(
     {
         "TestComposedOfMemory::test_all_jobs_of_ten_thousand_subqueues_are_found_in_bounded_calls",
         "TestMemoryBroker::test_all_jobs_of_ten_thousand_subqueues_are_found_in_bounded_calls",
+        "TestMongoBroker::test_all_jobs_of_ten_thousand_subqueues_are_found_in_bounded_calls",
+        "TestRedisAndMongo::test_all_jobs_of_ten_thousand_subqueues_are_found_in_bounded_calls",
+        "TestRedisAndMongo::test_ten_thousand_jobs_are_enqueued_claimed_and_settled_in_order",
     }
 )
-"""Tests that take the broker in memory seconds, and all others less."""
+"""Tests that take these brokers seconds, and the others less."""
 _ON_PAIR = 2
 """The number of variants of a test on the pair: the composition tells statuses and kinds of queues apart in
 few places, and all variants run on it with both halves in memory."""

@@ -79,7 +79,7 @@ def open_empty(place: Place, clock: Clock) -> ComposedBroker:
 
 @pytest.mark.timeout(900)
 class TestRedisAndMongoAgainstModel(MachineContract):
-    examples = 15  # of 40 steps, each of several round trips
+    examples = 8  # of 40 steps, each of several round trips
 
     @pytest.fixture
     def empty_broker_factory(self, place: Place) -> BrokerFactory:

@@ -26,9 +26,16 @@ class TestComposedOfMemory(BrokerContract):
 
 
 class TestComposedAgainstModel(MachineContract):
+    examples = 100
+
     @pytest.fixture
     def empty_broker_factory(self) -> BrokerFactory:
         return lambda clock: open_pair(clock, QueueData(), StoreData())
+
+
+@pytest.mark.campaign
+class TestComposedAgainstModelInFull(TestComposedAgainstModel):
+    examples = MachineContract.examples
 
 
 def test_the_time_of_a_pair_is_that_of_the_clock_of_its_queue() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import PurePosixPath
@@ -23,6 +24,12 @@ TIME_TO_STOP = 1.5 * (Config().stop_grace + LEAVE_WITHIN)
 """Seconds from SIGTERM to SIGKILL that every example leaves to a worker, at least."""
 
 
+@functools.cache
+def _program() -> Any:
+    """The commands, which take a tenth of a second to make."""
+    return get_command(application())
+
+
 class Call(NamedTuple):
     """A command with the values of its options and arguments, as typer has parsed them."""
 
@@ -32,7 +39,7 @@ class Call(NamedTuple):
 
 def parsed(words: Sequence[str]) -> Call:
     """The command that `mrq` would run with these words. Raises AssertionError where it would refuse them."""
-    program = get_command(application())
+    program = _program()
     calls: list[Call] = []
     for name, command in _leaves(program):
         assert not (command.hidden and name in words[:1]), f"`mrq {name}` is not part of this version"
@@ -82,7 +89,7 @@ def options_of(words: Sequence[str]) -> set[str]:
     """
     front = split_program(words)
     assert front is not None, f"`{shlex.join(words)}` is no call of mrq"
-    command: Any = get_command(application())
+    command: Any = _program()
     options = {"--help", "-h"}
     while True:
         options |= {option for one in command.params for option in (*one.opts, *one.secondary_opts)}
