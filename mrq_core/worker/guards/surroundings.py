@@ -1,8 +1,9 @@
 """What all jobs of a process share, and what a worker restores after a job that has changed it.
 
 A task that configures logging, replaces a signal handler or leaves in another folder changes these for the
-worker and for all later jobs. The worker examines them after each job of over a millisecond and twice a
-second. After each job it examines what would harm the next job at once: `is_intact`.
+worker and for all later jobs. The worker examines them after each job of over a millisecond, after each job
+that has called what changes them, and twice a second. After each job it examines what would harm the next job
+at once: `is_intact`.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from mrq_core.running import logs
 from mrq_core.running.streams import StandardStream
 from mrq_core.worker.guards.descriptors import StandardDescriptors
 from mrq_core.worker.guards.guarded_log import GuardedLog, guard_loggers
+from mrq_core.worker.guards.noted_calls import noted
 
 LONG = 0.001
 """Seconds. After a job that took longer, all is examined."""
@@ -40,7 +42,6 @@ _raw: Any = import_module("_signal")
 
 _log = GuardedLog("mrq.worker")
 _set_switch_interval = sys.setswitchinterval
-_set_signal_mask = signal.pthread_sigmask
 
 
 def _set_short_switch_interval(interval: float, /) -> None:
@@ -66,9 +67,7 @@ class Surroundings:
         self._user = _user_now()
         self._process = os.getpid()
         self._handlers: dict[int, Any] = {}
-        self._on_alarm: Any = _raw.getsignal(signal.SIGALRM)
         self._mask: set[int] = set()
-        self._is_mask_called = False
         self._warned: str | None = None
 
     def keep_signals(self, others: Iterable[int]) -> None:
@@ -81,15 +80,8 @@ class Surroundings:
         if _raw.getsignal(signal.SIGXCPU) == _raw.SIG_DFL:
             _raw.signal(signal.SIGXCPU, self._on_processor_limit)
             self._handlers[signal.SIGXCPU] = self._on_processor_limit
-        self._on_alarm = self._handlers.get(signal.SIGALRM)
-        setattr(signal, "pthread_sigmask", self._set_mask)  # noqa: B010
         setattr(sys, "setswitchinterval", _set_short_switch_interval)  # noqa: B010
-
-    def _set_mask(self, how: Any, mask: Any) -> Any:
-        """Replaces signal.pthread_sigmask in a worker: to read the mask after each job would cost more than
-        all else that is examined."""
-        self._is_mask_called = True
-        return _set_signal_mask(how, mask)
+        noted.note()
 
     @contextmanager
     def settings_kept(self) -> Iterator[None]:
@@ -109,8 +101,7 @@ class Surroundings:
             if not self._descriptors.is_intact():
                 return False
         return (
-            not self._is_mask_called
-            and _raw.getsignal(signal.SIGALRM) is self._on_alarm
+            not noted.were_made
             and sys.getswitchinterval() == self._switch_interval
             and sys.getrecursionlimit() >= self._recursion_limit
             and type(sys.path) is list
@@ -123,6 +114,7 @@ class Surroundings:
     def restore(self, *, is_alone: bool) -> None:
         """Restores what a job has changed. In the main thread. `is_alone`: no other job runs, which may need
         the working directory, the standard streams or an alarm. Never raises."""
+        noted.were_made = False
         steps: list[Callable[[], None]] = [
             partial(self._descriptors.restore, is_alone=is_alone),
             self._restore_interpreter, logs.restore_logging, self._restore_signals,
@@ -165,7 +157,6 @@ class Surroundings:
                 _warn_of_handler(number)
         if self._handlers and _raw.pthread_sigmask(signal.SIG_BLOCK, ()) != self._mask:
             _raw.pthread_sigmask(signal.SIG_SETMASK, self._mask)
-        self._is_mask_called = False
 
     def _restore_limits(self) -> None:
         """Raises lowered limits again, as far as a task has left that possible."""
