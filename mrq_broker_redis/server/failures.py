@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import re
-
 import redis.connection
 from redis import exceptions
 
 from mrq_broker_redis.server.location import CONNECTIONS_MOST
+from mrq_broker_redis.server.sentinels import NoPrimary
 from mrq_core.contract.exception_fields import frames_of
 from mrq_core.drivers import open_files
 from mrq_core.errors import BrokerCorrupt, BrokerError, BrokerUnavailable, CallRefused
@@ -31,6 +30,12 @@ _MEANINGS = {
     "NOPERM": "this user may not run scripts or commands that mrq needs: extend its ACL",
 }
 
+_LOGINS = {
+    "NOAUTH": "want a password: put it in the URL, as ?sentinel_password=",
+    "WRONGPASS": "refuse the login: correct sentinel_password and sentinel_username in the URL",
+}
+"""What sentinels answer to a login."""
+
 _OF_SOME_CALLS = frozenset({"OOM", "MISCONF", "READONLY", "NOREPLICAS", "NOPERM"})
 """Codes of a server that may take other calls."""
 
@@ -43,8 +48,6 @@ _CODES: dict[type[Exception], str] = {
     exceptions.MasterDownError: "MASTERDOWN",
     exceptions.ClusterDownError: "CLUSTERDOWN",
 }
-
-_OF_SENTINELS = re.compile(r" - (?:\w+:)?(\w+)")
 
 _TEXTS = {
     "Authentication required": "NOAUTH",
@@ -101,10 +104,12 @@ def translated(error: Exception, where: str, timeout: float) -> BrokerError:
             f"Redis at {where}: all {CONNECTIONS_MOST} connections of this process were in use "
             f"for {timeout:g} s; make fewer calls at the same time, or raise BROKER_TIMEOUT"
         )
+    if isinstance(error, NoPrimary):
+        return _without_primary(error, where, timeout)
     if isinstance(error, exceptions.TimeoutError) and "connecting" in text and where.startswith("rediss"):
         return BrokerUnavailable(
-            f"Redis at {where} did not answer with TLS ({text}): a server without TLS needs redis:// in the "
-            "URL; else it is overloaded or the network is"
+            f"Redis at {where} did not answer with TLS ({text}): a server without TLS needs {_plain(where)} "
+            "in the URL; else it is overloaded or the network is"
         )
     if _is_timeout(error, text):
         return BrokerUnavailable(
@@ -146,10 +151,36 @@ def translated(error: Exception, where: str, timeout: float) -> BrokerError:
     return BrokerError(f"Redis at {where} refused a call: {text}")
 
 
+def _without_primary(error: NoPrimary, where: str, timeout: float) -> BrokerError:
+    """Tells why no sentinel has named the primary: by the sentinel that has answered most."""
+    if not error.errors:
+        return BrokerUnavailable(
+            f"the sentinels at {where} name no primary that is up for this service ({error}): correct the "
+            "service in the URL, or start the primary"
+        )
+    refused = next((one for one in error.errors if code_of(one) in _LOGINS), None)
+    if refused is not None:
+        return BrokerUnavailable(f"the sentinels at {where} {_LOGINS[code_of(refused)]} ({refused})")
+    answered = [one for one in error.errors if not isinstance(one, exceptions.TimeoutError)]
+    if not answered:
+        return translated(error.errors[0], where, timeout)
+    text = " ".join(str(answered[0]).split())
+    advice = _advice(text, where).replace("start it, or correct the URL", "start them, or correct the URL")
+    return BrokerUnavailable(f"the sentinels at {where} cannot be reached ({_short(text)}): {advice}")
+
+
+def _with_tls(where: str) -> str:
+    """The scheme of this URL with TLS."""
+    return f"{where.partition('://')[0].replace('redis', 'rediss')}://"
+
+
+def _plain(where: str) -> str:
+    """The scheme of this URL without TLS."""
+    return f"{where.partition('://')[0].replace('rediss', 'redis')}://"
+
+
 def _is_timeout(error: Exception, text: str) -> bool:
-    """Whether a timeout ended the call, at the nodes of a cluster or at all sentinels, too."""
-    if "No master found" in text:  # followed by what each sentinel did
-        return set(_OF_SENTINELS.findall(text)) == {"TimeoutError"}
+    """Whether a timeout ended the call, at the nodes of a cluster, too."""
     cause = error.__cause__ if isinstance(error, exceptions.RedisClusterException) else error
     return isinstance(cause, exceptions.TimeoutError)
 
@@ -176,14 +207,12 @@ def _advice(text: str, where: str) -> str:
             "?ssl_certfile=/path/client.pem&ssl_keyfile=/path/client.key"
         )
     if "SSL" in text:
-        return "a server without TLS needs redis:// in the URL"
-    if "No master found" in text:
-        return "start the sentinels, or correct their addresses and the service in the URL"
+        return f"a server without TLS needs {_plain(where)} in the URL"
     if "Cluster mode is not enabled" in text:
         return "it is a single server, which needs redis:// in the URL"
-    if where.startswith("redis:") and ("reset by peer" in text or "closed by server" in text):
+    if where.startswith(("redis:", "redis+s")) and ("reset by peer" in text or "closed by server" in text):
         return (
-            "start it, or correct the URL; a server with TLS needs rediss://, and another program may have "
-            "this port"
+            f"start it, or correct the URL; a server with TLS needs {_with_tls(where)}, and another "
+            "program may have this port"
         )
     return "start it, or correct the URL and the network"

@@ -112,7 +112,7 @@ AWAY = [
     ("redis://anna:geheimx@127.0.0.1:{locked}", "user or password is wrong: correct them in the URL"),
     ("redis://127.0.0.1:{redis}/999", "it has fewer databases: use a smaller number"),
     ("redis+sentinel://127.0.0.1:{redis}/jobs", "it is no sentinel"),
-    ("redis+sentinel://:geheim@127.0.0.1:1/jobs", "start the sentinels, or correct their addresses"),
+    ("redis+sentinel://:geheim@127.0.0.1:1/jobs", "start them, or correct the URL"),
     ("redis+cluster://127.0.0.1:{redis}", "it is a single server, which needs redis:// in the URL"),
     ("redis://127.0.0.1:1", "start it, or correct the URL and the network"),
     ("mongodb://127.0.0.1:{http}/x", "does not speak the protocol of MongoDB"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import re
+import socket
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -84,6 +85,36 @@ def sentinels(folder: Path) -> Iterator[Watched]:
             process.wait(SECONDS)
         primary.stop()
         replica.stop()
+
+
+@contextlib.contextmanager
+def one_sentinel(folder: Path, primary: int, *lines: str) -> Iterator[int]:
+    """The port of a sentinel that watches the server at this port as ``jobs``. `lines`: its configuration."""
+    port = free_port()
+    config = folder / f"sentinel-{port}.conf"
+    ports = (
+        [f"port {port}"]
+        if not any(line.startswith("tls") for line in lines)
+        else [f"port 0\ntls-port {port}"]
+    )
+    watched = f"sentinel monitor jobs 127.0.0.1 {primary} 1"
+    config.write_text("\n".join([*ports, "bind 127.0.0.1", f"dir {folder}", *lines, watched, ""]))
+    with (folder / f"sentinel-{port}.log").open("wb") as log:
+        process = subprocess.Popen([PROGRAM.require(), str(config), "--sentinel"], stdout=log, stderr=log)
+    try:
+        until(lambda: _is_listening(port), what="the sentinel to listen")
+        yield port
+    finally:
+        process.terminate()
+        process.wait(SECONDS)
+
+
+def _is_listening(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port)).close()
+    except OSError:
+        return False
+    return True
 
 
 def _is_watching(port: int) -> bool:

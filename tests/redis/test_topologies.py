@@ -43,7 +43,7 @@ from mrq_core.testing.conformance.queue_raw import AdmitContract
 from tests.proxy import Proxy
 from tests.redis.kit import Place, open_broker, open_queue
 from tests.redis.servers import PROGRAM, Server
-from tests.redis.services import Watched, cluster, cluster_url, sentinels, until_in_step
+from tests.redis.services import Watched, cluster, cluster_url, one_sentinel, sentinels, until_in_step
 from tests.redis.test_connection import claim, new_job, success
 from tests.servers import free_port
 from tests.support import until
@@ -96,7 +96,9 @@ def test_a_database_and_a_user_of_ones_own() -> None:
         server.stop()
 
 
-def test_tls(tmp_path: Path) -> None:
+@pytest.fixture
+def certificate(tmp_path: Path) -> tuple[Path, Path]:
+    """The files of a certificate for 127.0.0.1, which no authority has signed, and of its key."""
     openssl = shutil.which("openssl")
     # A wrong option ends the server before it starts; the first one that it does not know is named.
     asked = [PROGRAM.require(), "--tls-port", "0", "--no-such-option", "1"]
@@ -106,35 +108,79 @@ def test_tls(tmp_path: Path) -> None:
     key, certificate = tmp_path / "key.pem", tmp_path / "cert.pem"
     subprocess.run(
         [
-            *(
-                openssl,
-                "req",
-                "-x509",
-                "-newkey",
-                "rsa:2048",
-                "-nodes",
-                "-days",
-                "2",
-                "-subj",
-                "/CN=localhost",
-            ),
-            *("-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out", str(certificate)),
+            *(openssl, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"),
+            *("-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1"),
+            *("-keyout", str(key), "-out", str(certificate)),
         ],
         check=True,
         capture_output=True,
     )
+    return certificate, key
+
+
+@pytest.fixture
+def tls_port(certificate: tuple[Path, Path]) -> Iterator[int]:
+    """The port of a server with TLS."""
     port = free_port()
-    options = ("--tls-port", str(port), "--tls-cert-file", str(certificate), "--tls-key-file", str(key))
-    server = Server(*options, "--tls-ca-cert-file", str(certificate), "--tls-auth-clients", "no")
+    files = ("--tls-cert-file", str(certificate[0]), "--tls-key-file", str(certificate[1]))
+    authority = ("--tls-ca-cert-file", str(certificate[0]), "--tls-auth-clients", "no")
+    server = Server("--tls-port", str(port), *files, *authority)
     try:
-        url = f"rediss://127.0.0.1:{port}/0"
-        check_broker(open_broker(Place(f"{url}?ssl_ca_certs={certificate}", "mrq")))
-        stranger = open_broker(Place(url, "mrq"))
-        with pytest.raises(BrokerUnavailable, match="certificate"):
-            stranger.prepare()
-        stranger.close()
+        yield port
     finally:
         server.stop()
+
+
+def refusal(url: str) -> str:
+    """What the user is told who names this URL."""
+    broker = open_broker(Place(url, "mrq"))
+    try:
+        with pytest.raises(BrokerUnavailable) as caught:
+            broker.prepare()
+    finally:
+        broker.close()
+    return str(caught.value)
+
+
+def test_tls(certificate: tuple[Path, Path], tls_port: int) -> None:
+    url = f"rediss://127.0.0.1:{tls_port}/0"
+    check_broker(open_broker(Place(f"{url}?ssl_ca_certs={certificate[0]}", "mrq")))
+    assert "its certificate is not trusted here" in refusal(url)
+
+
+def test_tls_to_sentinels_and_their_primary(
+    tmp_path: Path, certificate: tuple[Path, Path], tls_port: int
+) -> None:
+    lines = [
+        *(f"tls-cert-file {certificate[0]}", f"tls-key-file {certificate[1]}"),
+        *(f"tls-ca-cert-file {certificate[0]}", "tls-auth-clients no", "tls-replication yes"),
+    ]
+    with one_sentinel(tmp_path, tls_port, *lines) as sentinel:
+        trusted = f"?ssl_ca_certs={certificate[0]}"
+        check_broker(open_broker(Place(f"rediss+sentinel://127.0.0.1:{sentinel}/jobs{trusted}", "mrq")))
+        assert "its certificate is not trusted here" in refusal(
+            f"rediss+sentinel://127.0.0.1:{sentinel}/jobs"
+        )
+        assert "needs rediss+sentinel://" in refusal(f"redis+sentinel://127.0.0.1:{sentinel}/jobs")
+    with one_sentinel(tmp_path, tls_port) as plain:
+        assert "needs redis+sentinel://" in refusal(f"rediss+sentinel://127.0.0.1:{plain}/jobs{trusted}")
+        assert "needs rediss+sentinel://" in refusal(f"redis+sentinel://127.0.0.1:{plain}/jobs")
+
+
+def test_sentinels_that_refuse_a_login_are_told_from_those_that_do_not_know_the_service(
+    tmp_path: Path,
+) -> None:
+    primary = Server()
+    try:
+        with one_sentinel(tmp_path, primary.port, "requirepass geheim") as port:
+            url = f"redis+sentinel://127.0.0.1:{port}"
+            assert "want a password: put it in the URL, as ?sentinel_password=" in refusal(f"{url}/jobs")
+            assert "refuse the login: correct sentinel_password" in refusal(f"{url}/jobs?sentinel_password=x")
+            assert "correct the service in the URL" in refusal(f"{url}/job?sentinel_password=geheim")
+            check_broker(open_broker(Place(f"{url}/jobs?sentinel_password=geheim", "mrq")))
+            assert "want a password" in refusal(f"redis+sentinel://127.0.0.1:1,127.0.0.1:{port}/jobs")
+    finally:
+        primary.stop()
 
 
 @pytest.fixture
