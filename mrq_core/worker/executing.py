@@ -191,7 +191,7 @@ class Executing:
         options: Any = config.tasks.get(execution.record.path, {})
         timeout = options.get("timeout", config.default_job_timeout)
         if self._parent is not None:
-            self._parent.expect(timeout)
+            self._parent.expect(execution, timeout)
         if timeout:
             execution.limit_import(monotonic() + timeout, partial(import_interrupt, timeout))
 
@@ -199,7 +199,7 @@ class Executing:
         """Starts the timeout, in seconds; 0: no timeout."""
         execution.end_import()
         if self._parent is not None:
-            self._parent.expect(timeout)
+            self._parent.expect(execution, timeout)
         if timeout:
             execution.limit_run(monotonic() + timeout, partial(timeout_interrupt, timeout))
             if self._stopping.is_killing:  # a signal in the middle of the call above may have been lost

@@ -13,7 +13,7 @@ import os
 from typing import TYPE_CHECKING
 
 from mrq_core.clock import monotonic
-from mrq_core.worker.executions import Executions
+from mrq_core.worker.executions import Execution, Executions
 from mrq_core.worker.guards.native import start_lasting_thread
 from mrq_core.worker.guards.own_descriptors import own
 from mrq_core.worker.guards.process_end import end_process_within, write_and_exit
@@ -48,6 +48,8 @@ class ParentLink:
         self._sent_at = -math.inf
         self._told = -math.inf
         """The latest limit of a running job that the parent knows, as monotonic time. -inf: no job runs."""
+        self._longest: Execution | None = None
+        """The job with this limit. None: not known."""
 
     def start(self) -> None:
         """Begins to read the commands. Until `obey`, each of them ends the process."""
@@ -70,13 +72,35 @@ class ParentLink:
         """Says that the process ends within these seconds, and reports no more."""
         self._send(ALIVE, seconds + _CHANGE)
 
-    def expect(self, timeout: float) -> None:
-        """Reports the limit of a job that starts, in seconds from now, if no running job has a later one.
-        0: no limit. Costs little for a worker whose jobs have similar limits."""
-        limit = monotonic() + timeout if timeout else math.inf
-        if limit > self._told + _CHANGE or (self._executions.running == 1 and limit < self._told - _CHANGE):
-            self._told = limit + _CHANGE
-            self._send(ALIVE, timeout + _CHANGE + _HARD_GRACE if timeout else math.inf)
+    def expect(self, execution: Execution, timeout: float) -> None:
+        """Reports the limit of a job that starts, in seconds from now, if it changes the latest limit. 0: no
+        limit. Costs little for a worker whose jobs have similar limits, and beside a job with a later one."""
+        now = monotonic()
+        limit = now + timeout if timeout else math.inf
+        if limit > self._told + _CHANGE:
+            self._longest = execution
+            self._tell(limit, now)
+        elif limit < self._told - _CHANGE and self._is_free(execution):
+            latest, self._longest = limit, execution
+            for other in self._executions.undecided():
+                # One whose code has not begun reports its limit before that.
+                if other is not execution and other.greenlet is not None:
+                    due = self._limit_of(other, now)
+                    if due > latest:
+                        latest, self._longest = due, other
+            if latest < self._told - _CHANGE:
+                self._tell(latest, now)
+
+    def _is_free(self, execution: Execution) -> bool:
+        """Whether no other job that runs is known to have the latest limit."""
+        longest = self._longest
+        if longest is None or longest is execution or longest.outcome is not None:
+            return True
+        return not self._executions.is_held(longest)
+
+    def _tell(self, limit: float, now: float) -> None:
+        self._told = limit + _CHANGE
+        self._send(ALIVE, limit - now + _CHANGE + _HARD_GRACE)
 
     def tick(self, now: float) -> None:
         """Reports if a second has passed, or the limits have changed."""
@@ -84,21 +108,19 @@ class ParentLink:
         is_changed = limit > self._told + _CHANGE or limit < self._told - 2 * _CHANGE
         if is_changed or now >= self._sent_at + _INTERVAL:
             self._sent_at = now
-            self._told = limit
+            self._told, self._longest = limit, None
             is_idle = limit == -math.inf
             self._send(ALIVE, _IDLE_LIMIT if is_idle else max(limit - now, 0.0) + _HARD_GRACE)
 
     def _latest_limit(self, now: float) -> float:
-        limit = -math.inf
-        for execution in self._executions.undecided():
-            due = execution.due
-            if due is not None:
-                limit = max(limit, due[0])
-            elif now < execution.started + _YOUNG:
-                limit = max(limit, now + _IDLE_LIMIT)
-            else:
-                return math.inf
-        return limit
+        limits = [self._limit_of(execution, now) for execution in self._executions.undecided()]
+        return max(limits, default=-math.inf)
+
+    def _limit_of(self, execution: Execution, now: float) -> float:
+        due = execution.due
+        if due is not None:
+            return due[0]
+        return now + _IDLE_LIMIT if now < execution.started + _YOUNG else math.inf
 
     def _send(self, kind: bytes, seconds: float) -> None:
         try:

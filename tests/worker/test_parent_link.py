@@ -47,6 +47,7 @@ class Link:
     def run_job(self, timeout: float | None = None) -> Execution:
         """A running job. None: it has no limit, or its limit is not known yet."""
         running = execution()
+        running.greenlet = self
         self.executions.add(running)
         if timeout:
             running.interrupt_from(time.monotonic() + timeout, partial(timeout_interrupt, timeout))
@@ -77,23 +78,21 @@ def test_an_idle_worker_reports_once_a_second(link: Link) -> None:
 
 def test_a_job_that_starts_reports_its_limit_at_once(link: Link) -> None:
     link.link.tick(time.monotonic())
-    link.run_job(5)
-    link.link.expect(5)
+    link.link.expect(link.run_job(5), 5)
     assert link.received() == [(ALIVE, IDLE), (ALIVE, 5 + CHANGE + HARD_GRACE)]
 
 
 def test_jobs_with_the_same_timeout_report_seldom(link: Link) -> None:
     began = time.monotonic()
     for _ in range(100):
-        link.run_job(5)
-        link.link.expect(5)
+        link.link.expect(link.run_job(5), 5)
     assert 1 <= len(link.received()) <= 1 + (time.monotonic() - began) / CHANGE
 
 
 def test_the_latest_limit_of_all_running_jobs_counts(link: Link) -> None:
     late, early = link.run_job(100), link.run_job(5)
-    link.link.expect(100)
-    link.link.expect(5)
+    link.link.expect(late, 100)
+    link.link.expect(early, 5)
     link.received()
     link.end_job(late)
     link.link.tick(time.monotonic())
@@ -105,16 +104,42 @@ def test_the_latest_limit_of_all_running_jobs_counts(link: Link) -> None:
 
 
 def test_a_short_job_after_a_long_one_reports_its_limit_at_once(link: Link) -> None:
-    link.end_job(link.run_job(1000))
-    link.link.expect(1000)
-    link.run_job(5)
-    link.link.expect(5)
+    long = link.run_job(1000)
+    link.link.expect(long, 1000)
+    link.end_job(long)
+    link.link.expect(link.run_job(5), 5)
     assert [seconds for _, seconds in link.received()][1:] == [5 + CHANGE + HARD_GRACE]
+
+
+def seconds_told(link: Link) -> list[float]:
+    return [round(seconds) for _, seconds in link.received()]
+
+
+def test_a_short_job_that_was_imported_beside_others_reports_its_limit_at_once(link: Link) -> None:
+    """The import has the time of a job without a timeout."""
+    first, second = link.run_job(), link.run_job()
+    second.greenlet = None  # claimed with it
+    link.link.expect(first, 3600)
+    first.interrupt_from(time.monotonic() + 2, partial(timeout_interrupt, 2))
+    link.link.expect(first, 2)
+    assert seconds_told(link) == [3600 + CHANGE + HARD_GRACE, 2 + CHANGE + HARD_GRACE]
+
+
+def test_a_short_job_beside_others_reports_the_latest_limit_when_a_long_one_has_ended(link: Link) -> None:
+    long, other, short = link.run_job(1000), link.run_job(50), link.run_job(5)
+    link.link.expect(long, 1000)
+    link.link.expect(other, 50)
+    link.link.expect(short, 5)
+    assert seconds_told(link) == [1000 + CHANGE + HARD_GRACE]
+    link.end_job(long)
+    for _ in range(3):
+        link.link.expect(short, 5)
+    assert seconds_told(link) == [50 + CHANGE + HARD_GRACE]
 
 
 def test_a_job_without_a_timeout_has_no_limit(link: Link) -> None:
     job = link.run_job()
-    link.link.expect(0)
+    link.link.expect(job, 0)
     assert link.received() == [(ALIVE, math.inf)]
     link.link.tick(job.started + 5)
     assert link.received() == [(ALIVE, math.inf)]

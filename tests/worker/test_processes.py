@@ -269,6 +269,32 @@ def test_a_worker_whose_gil_is_held_past_the_limit_is_killed_and_its_attempt_los
     assert "it does not respond" in parent.output
 
 
+def test_a_worker_that_its_first_job_suspends_beside_others_is_killed(project: Project) -> None:
+    project.write(
+        "suspends.py",
+        """
+        import os
+        import signal
+        import time
+        from mrq_core import task
+
+        @task(timeout=1)
+        def suspends():
+            if not os.path.exists("suspended"):
+                open("suspended", "w").close()
+                os.kill(os.getpid(), signal.SIGSTOP)
+
+        @task(timeout=5)
+        def beside():
+            time.sleep(0.1)
+        """,
+    )
+    jobs = [project.queue("suspends.suspends"), *(project.queue("suspends.beside") for _ in range(3))]
+    parent = start_parent(project, "--greenlets", "3", "--lease", "2", number=1)
+    parent.until_output("it does not respond")
+    assert [project.ended(job).status for job in jobs] == [Status.SUCCESS] * 4
+
+
 def test_a_worker_that_gives_itself_up_is_replaced(project: Project) -> None:
     job = project.queue("owned.in_c_code")
     parent = start_parent(project, number=1)

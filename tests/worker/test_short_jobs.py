@@ -96,3 +96,10 @@ def test_the_functions_that_the_worker_notes_are_those_of_their_modules(project:
     job = project.queue("short.same_functions")
     project.work_off()
     assert project.ended(job).result == [True, True, "chdir"]
+
+
+def test_nothing_is_said_to_be_restored_after_jobs_that_change_nothing(project: Project) -> None:
+    project.queue("short.changes_nothing")  # imports, which takes longer than a millisecond
+    project.queue("short.same_functions")
+    worker = project.work_off()
+    assert "restored" not in worker.output

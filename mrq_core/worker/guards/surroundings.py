@@ -78,8 +78,9 @@ class Surroundings:
         self._mask = _raw.pthread_sigmask(signal.SIG_BLOCK, ())
         _heed_children()  # the program that has started the worker may ignore them
         if _raw.getsignal(signal.SIGXCPU) == _raw.SIG_DFL:
-            _raw.signal(signal.SIGXCPU, self._on_processor_limit)
-            self._handlers[signal.SIGXCPU] = self._on_processor_limit
+            on_limit = self._on_processor_limit  # one object, by which it is known again
+            _raw.signal(signal.SIGXCPU, on_limit)
+            self._handlers[signal.SIGXCPU] = on_limit
         setattr(sys, "setswitchinterval", _set_short_switch_interval)  # noqa: B010
         noted.note()
 
