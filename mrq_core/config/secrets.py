@@ -16,12 +16,15 @@ _CONTAINERS = (Mapping, list, tuple, AbstractSet)
 
 _SECRET_ENDS = ("password", "passwords", "passwd", "passphrase", "secret", "secrets", "token", "apikey",
                 "apikeys", "credential", "credentials", "httpauth")  # fmt: skip
-_SECRET_WORDS = frozenset({"pwd", "authorization", "creds"})
+_SECRET_WORDS = frozenset(
+    {"authorization", "bearer", "cookie", "cookies", "creds", "jwt", "passcode", "pwd", "sessionid"}
+)
 _KEYS = ("access", "api", "encryption", "master", "private", "signing", "ssh")
 _TOKENS = ("access", "api", "auth", "bearer", "csrf", "refresh", "session")
 _SECRET_PAIRS = frozenset(
     {
         ("pass", "word"),
+        ("session", "id"),
         *((kind, word) for kind in _KEYS for word in ("key", "keys")),
         *((kind, "tokens") for kind in _TOKENS),
     }
@@ -60,7 +63,7 @@ def is_secret(name: str, value: object) -> bool:
     ):
         return False
     words = _words_of(name)
-    if isinstance(value, str) and len(words) > 1 and words[-1] == "pass":
+    if isinstance(value, str) and words[-1:] == ["pass"]:
         return True
     if not looks_secret(name):
         return False

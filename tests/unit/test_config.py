@@ -60,7 +60,8 @@ SECRET = [
     "API_TOKEN", "DB_PASSWORD", "MY_SECRET", "STRIPE_APIKEY", "S3_CREDENTIALS", "password2", "dbpassword",
     "userPassword", "UserPassword", "APIToken", "access-token", "api_key", "apiKey", "X-Api-Key", "passwords",
     "client_secret", "authToken2", "private key", "Authorization", "db.passwd", "PassWord", "apikeys",
-    "api_keys", "refresh_tokens", "ssh_key", "signingKey", "smtp_creds",
+    "api_keys", "refresh_tokens", "ssh_key", "signingKey", "smtp_creds", "Set-Cookie",
+    "cookies", "session_id", "sessionId", "jwt", "passcode", "bearer",
 ]  # fmt: skip
 OPEN = [
     "secretary", "max_tokens", "maxTokens", "tokenizer", "passwordless", "tokenize", "keyboard", "monkey_key",
@@ -79,8 +80,8 @@ def test_names_that_only_contain_the_letters_of_a_secret_are_none(name: str) -> 
         ("token_count", 4712, False), ("tokenCount", "4712", False), ("max_token", 5, False),
         ("total_token_count", 1.5, False), ("api_key_count", 2, False), ("token_type", "bearer", False),
         ("password_changed_at", "2026-11-30", False), ("has_password", True, False),
-        ("password", None, False), ("tokens", ["the", "cat"], False), ("pass", "x", False),
-        ("boarding_pass_number", "7", False),
+        ("password", None, False), ("tokens", ["the", "cat"], False), ("pass", 2, False),
+        ("pass", "hush", True), ("boarding_pass_number", "7", False),
         ("token", 4712, True), ("token_count", "hush", True), ("token_limit", ["hush"], True),
         ("max_token", "hush", True), ("token_type", ["hush"], True), ("auth_tokens", ["hush"], True),
         ("refresh_tokens", {"anna": "hush"}, True), ("smtp_pass", "hush", True), ("password", 1234, True),

@@ -53,10 +53,10 @@ def read(
     connection: sqlite3.Connection, clock: Clock, job_id: str, cursor: str | None, limit: int
 ) -> LogPage:
     """See `Broker.read_logs`."""
+    attempt, seq = log_position(cursor)
     ids = codec.encode([job_id]).decode()
     if connection.execute(_VISIBLE, (ids, clock.now_ms())).fetchone() is None:
         raise JobNotFound(job_id)
-    attempt, seq = log_position(cursor)
     found = connection.execute(_READ, (job_id, attempt, seq, limit)).fetchall()
     lines = tuple(
         LogLine(

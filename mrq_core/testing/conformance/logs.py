@@ -83,6 +83,13 @@ class LogContract(Contract):
         assert again.lines == ()
         assert again.cursor == cursor
 
+    def test_a_wrong_cursor_is_refused_also_for_a_job_that_does_not_exist(
+        self, broker: Broker, clock: ManualClock
+    ) -> None:
+        for job_id in (put(broker, clock), "0" * 24):
+            with pytest.raises(InvalidValue, match="cursor is 'abc'"):
+                broker.read_logs(job_id, "abc")
+
     def test_a_log_keeps_about_its_first_bytes_and_says_where_it_ends(
         self, broker: Broker, clock: ManualClock
     ) -> None:

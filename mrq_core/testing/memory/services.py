@@ -8,6 +8,7 @@ from datetime import datetime
 
 from mrq_core.clock import Clock, SystemClock, from_ms, to_ms
 from mrq_core.contract.metrics import Metric, Resolution
+from mrq_core.contract.naming import log_position
 from mrq_core.contract.queries import Counted, Finding, JobFilter, LogLine, LogPage, Order, Page, Totals
 from mrq_core.contract.services import SharedState, StoreServices
 from mrq_core.contract.shared_state import PollResult, Versions
@@ -90,6 +91,7 @@ class MemoryServices(StoreServices):
                     self._data.logs.setdefault(line.job_id, JobLog()).append(line, max_size)
 
     def read_logs(self, job_id: str, cursor: str | None = None, limit: int = 1000) -> LogPage:
+        log_position(cursor)
         with self.locked() as now:
             if self._data.visible(job_id, now) is None:
                 raise JobNotFound(job_id)
