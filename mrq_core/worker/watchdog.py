@@ -46,6 +46,9 @@ GRACE = 5.0
 _GRACE_WHEN_STOPPING = 1.7
 """The same for a worker that was told to interrupt its jobs: the outcomes must be stored before the process
 ends, `LEAVE_WITHIN` after the interrupt."""
+_OUTSIDE_MOST = 10.0
+"""Seconds. While a line of the worker about a job waits for a log handler, the job cannot be interrupted. So
+long this counts as no time of the job."""
 _HUB_TIME = 0.2
 """Seconds for the hub to respond before the signal is sent."""
 _REPEAT = 1.0
@@ -69,6 +72,10 @@ class _Tries:
     def __init__(self, first: float) -> None:
         self.first = first
         """The first try; later by the time in which other code has kept the hub."""
+        self.seen = first
+        """When it was examined last."""
+        self.outside = 0.0
+        """Seconds for which the code of the worker has run in place of the job's."""
         self.latest: float | None = None
         """The latest request to the hub."""
         self.has_reached = False
@@ -183,7 +190,11 @@ class Watchdog:
         tries = self._tries.get(execution)
         if tries is None:
             tries = self._tries[execution] = _Tries(now)
+        passed, tries.seen = now - tries.seen, now
         is_stop = isinstance(interrupt, JobInterrupt) and self._is_killing()  # not a lost claim
+        if not (is_stop or execution.context.in_code) and tries.outside < _OUTSIDE_MOST:
+            tries.outside += passed
+            tries.first += passed
         is_over = now - tries.first > (_GRACE_WHEN_STOPPING if is_stop else GRACE)
         # Where code in C holds the GIL, one look may come seconds after the other.
         if is_over and (is_stop or tries.has_reached or tries.has_signalled):

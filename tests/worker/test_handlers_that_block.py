@@ -177,3 +177,51 @@ def test_a_job_that_holds_the_lock_of_logging_keeps_no_job_from_its_end(project:
     [record] = project.client.broker.get([holder])
     assert record is not None
     assert record.claims == 1
+
+
+def test_the_time_of_a_handler_that_blocks_a_line_about_a_plugin_is_not_that_of_the_job(
+    project: Project,
+) -> None:
+    project.write(
+        "mrq-config.py",
+        """
+        import logging
+        import time
+        from mrq_core import hookimpl
+
+        class Slow(logging.Handler):
+            def emit(self, record):
+                if record.getMessage().startswith("plugin.failed"):
+                    time.sleep(20)
+
+        logging.getLogger().addHandler(Slow())
+
+        @hookimpl(wrapper=True)
+        def mrq_around_job(context):
+            yield
+            if context.path.endswith("cleans_up"):
+                raise ValueError("around")
+        """,
+    )
+    project.write(
+        "cleans.py",
+        """
+        import time
+        from mrq_core import task
+
+        @task(timeout=1)
+        def cleans_up():
+            try:
+                time.sleep(100)
+            except BaseException:
+                time.sleep(0.9)
+
+        @task(at_most_once=True)
+        def beside():
+            time.sleep(9)
+        """,
+    )
+    jobs = [project.queue("cleans.beside"), project.queue("cleans.cleans_up"), project.queue("cleans.beside")]
+    worker = project.work_off("--greenlets", "3")
+    assert [project.ended(job).status for job in jobs] == [Status.SUCCESS, Status.TIMEOUT, Status.SUCCESS]
+    assert "log.blocks" in worker.output
