@@ -40,7 +40,8 @@ from mrq_core.errors import ConfigError
 
 _FORMS = (
     "expected redis://[user:password@]host[:port][/database], rediss:// for TLS, unix:///path[?db=0], "
-    "redis+sentinel://host[:port],host[:port]/service[/database], rediss+sentinel:// for TLS, or redis+cluster://host[:port],host[:port]"
+    "redis+sentinel://host[:port],host[:port]/service[/database], rediss+sentinel:// for TLS, "
+    "or redis+cluster://host[:port],host[:port]"
 )
 CONNECTIONS_MOST = 100
 """Connections of a broker to one server. Further calls wait for one of them."""
