@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Annotated, NoReturn
+from functools import partial
+from typing import Annotated, Any, NoReturn
 
 import msgspec
 import typer
@@ -27,6 +28,7 @@ from mrq_core.client.client import Client
 from mrq_core.config.settings import Config
 from mrq_core.contract.codec import JsonObject, parsed, storable_params
 from mrq_core.contract.messages import Outcome
+from mrq_core.contract.plain_tracebacks import repr_of_error
 from mrq_core.contract.record import Status
 from mrq_core.contract.signal_errors import is_ctrl_c
 from mrq_core.contract.values import check_path
@@ -188,6 +190,7 @@ def _run_synchronously(client: Client, config: Config, task: str, params: JsonOb
     # Otherwise gevent prints something at Ctrl-C, before it raises KeyboardInterrupt in the task.
     hub = gevent.get_hub()
     hub.NOT_ERROR = (*hub.NOT_ERROR, KeyboardInterrupt)
+    setattr(hub, "handle_system_error", partial(_end_greenlet, hub.handle_system_error))  # noqa: B010
     pid = os.getpid()
     context = JobContext(record, client, JobLog(record.id, 1, max_size=0))
     tokens = (current_context.set(context), current_log.set(context.log), ambient_client.set(client))
@@ -204,6 +207,19 @@ def _run_synchronously(client: Client, config: Config, task: str, params: JsonOb
         current_context.reset(tokens[0])
         current_log.reset(tokens[1])
         ambient_client.reset(tokens[2])
+
+
+def _end_greenlet(
+    raise_in_main: Callable[..., None], kind: object, value: Any, frames: object = None
+) -> None:
+    """Takes what ends another greenlet or a callback of the task. gevent would raise it in the main greenlet,
+    which is right for a Ctrl-C only."""
+    if issubclass(type(value), SystemError) or is_ctrl_c(value):
+        raise_in_main(kind, value, frames)
+        return
+    line = safe(f"mrq: {repr_of_error(value)} has ended a greenlet of the task, and not the task")
+    with suppress(OSError):
+        os.write(2, f"{line}\n".encode(errors="backslashreplace"))  # the hub may wait for no lock
 
 
 def _end_child(outcome: Outcome, error: BaseException | None) -> NoReturn:

@@ -430,6 +430,41 @@ def test_interrupting_a_run_exits_with_130(project: Project) -> None:
     assert "KeyboardInterrupt" not in process.output
 
 
+@pytest.mark.parametrize("error", ["SystemExit", "KeyboardInterrupt"])
+@pytest.mark.parametrize(
+    "beside",
+    [
+        "gevent.spawn(end).join()",
+        "mrq_core.spawn(end).join()",
+        "(gevent.get_hub().loop.run_callback(end), gevent.sleep(0.05))",
+        "(gevent.spawn_later(0.01, end), gevent.sleep(0.05))",
+        "(lambda one: (one.start(), one.join()))(threading.Thread(target=end))",
+        "gevent.get_hub().threadpool.spawn(end).wait()",
+    ],
+    ids=["spawn", "spawn of mrq", "callback", "later", "thread", "native thread"],
+)
+def test_what_ends_another_greenlet_does_not_end_the_task(
+    mrq: Shell, project: Project, beside: str, error: str
+) -> None:
+    project.write(
+        "besides.py",
+        f"""
+        import threading
+        import gevent
+        import mrq_core
+
+        def end():
+            raise {error}
+
+        @mrq_core.task
+        def goes_on():
+            {beside}
+            return "went on"
+        """,
+    )
+    assert mrq("run", "besides.goes_on").out == '"went on"\n'
+
+
 def test_lost_places_can_be_looked_for_on_every_broker(mrq: Shell, project: Project) -> None:
     """Where queue and records are one, there are none to be looked for."""
     project.queue("tasks.stop")

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from importlib import metadata
 from typing import Any
 
+from mrq_core.contract.signal_errors import is_ctrl_c
 from mrq_core.errors import ConfigError, shown, shown_error
 from mrq_core.plugins.installed import entry_points
 
@@ -117,7 +118,8 @@ def lead_interrupts(is_over: Callable[[], bool]) -> None:
             main.throw(KeyboardInterrupt)
 
     def pass_on(failed: threading.ExceptHookArgs) -> None:
-        if failed.exc_type is KeyboardInterrupt and get_hub() is hub:
+        error = failed.exc_value
+        if error is not None and is_ctrl_c(error) and get_hub() is hub:
             hub.loop.run_callback(throw)
         else:
             print_traceback(failed)
