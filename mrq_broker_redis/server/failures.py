@@ -6,6 +6,7 @@ import redis.connection
 from redis import exceptions
 
 from mrq_broker_redis.server.location import CONNECTIONS_MOST
+from mrq_broker_redis.server.parser import SlotMoves
 from mrq_broker_redis.server.sentinels import NoPrimary
 from mrq_core.contract.exception_fields import frames_of
 from mrq_core.drivers import open_files
@@ -122,6 +123,11 @@ def translated(error: Exception, where: str, timeout: float) -> BrokerError:
         return kind(f"Redis at {where} refused a call, because {meaning} ({text})")
     if isinstance(error, exceptions.AuthenticationError):
         return BrokerUnavailable(f"Redis at {where} refused the login ({text}): correct the URL")
+    if isinstance(error, SlotMoves):
+        return BrokerUnavailable(
+            f"the keys of this prefix in Redis at {where} are being moved to another node ({text}): "
+            "stop workers and clients while a slot is moved, and try again afterwards"
+        )
     if isinstance(error, exceptions.AskError) and not where.startswith("redis+cluster"):
         return BrokerUnavailable(
             f"Redis at {where} is a node of a cluster (the key is in slot {text}), which needs "

@@ -18,6 +18,7 @@ except ImportError:  # before redis-py 7.1
     DriverInfo = None  # type: ignore[assignment, misc]
 
 from mrq_broker_redis.server.parser import (
+    ClusterParser,
     DeadlineParser,
     closed_if_interrupted,
     log_in,
@@ -57,7 +58,7 @@ class _Cluster(RedisCluster):
     def on_connect(self, connection: Any) -> None:
         """Sends the login of a new connection."""
         with closed_if_interrupted(connection):
-            set_up(connection)
+            set_up(connection, ClusterParser)
             super().on_connect(connection)  # type: ignore[no-untyped-call]
 
 

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from redis._parsers import _HiredisParser
-from redis.exceptions import ConnectionError, TimeoutError
+from redis.exceptions import AskError, ConnectionError, ResponseError, TimeoutError, TryAgainError
 
 from mrq_broker_redis.server.packing import set_packer
 from mrq_core.clock import monotonic
@@ -71,13 +71,28 @@ class DeadlineParser(_HiredisParser):
         return bool(super().read_from_socket(left))  # type: ignore[no-untyped-call]
 
 
-def set_up(connection: Any) -> None:
+class SlotMoves(ResponseError):
+    """The keys of a prefix are being moved to another node."""
+
+
+class ClusterParser(DeadlineParser):
+    """The same for a node of a cluster, whose client does not follow a key that is being moved: there, a
+    script would find none of the other keys, and would make them anew."""
+
+    @classmethod
+    def parse_error(cls, response: str) -> Any:
+        """The exception for an error that the node has answered."""
+        error = super().parse_error(response)  # type: ignore[no-untyped-call]
+        return SlotMoves(response) if isinstance(error, AskError | TryAgainError) else error
+
+
+def set_up(connection: Any, parser: type[DeadlineParser] = DeadlineParser) -> None:
     """Gives a connection this parser and the packer before its login, where redis-py has chosen those of
     hiredis: the clients of sentinels and of clusters do not take them as options."""
     keep_in_process(connection, connection._sock)
     set_packer(connection)
     if type(connection._parser) is _HiredisParser:
-        connection.set_parser(DeadlineParser)
+        connection.set_parser(parser)
 
 
 def keep_in_process(connection: Any, sock: Any) -> None:

@@ -371,3 +371,43 @@ def _is_locked(lock: threading.RLock) -> bool:
         lock.release()
         return False
     return True
+
+
+def test_no_job_is_stored_on_a_node_to_which_the_slot_of_the_prefix_is_being_moved() -> None:
+    with cluster() as servers:
+        broker = open_broker(Place(cluster_url(servers), "mrq"))
+        with servers[0].client() as client:
+            slot = int(client.execute_command("CLUSTER", "KEYSLOT", "{mrq}:"))
+        ids = {server: _id_of(server) for server in servers}
+        source = next(server for server in servers if _serves(server))
+        target = next(server for server in servers if server is not source)
+        _set_slot(target, slot, "IMPORTING", ids[source])
+        _set_slot(source, slot, "MIGRATING", ids[target])
+        with pytest.raises(BrokerUnavailable, match="are being moved to another node"):
+            broker.enqueue([new_job()])
+        with target.client() as client:
+            assert client.dbsize() == 0
+        for server in (source, target):
+            _set_slot(server, slot, "STABLE")
+        assert broker.enqueue([new_job()])[0].created
+        broker.close()
+
+
+def _id_of(server: Server) -> str:
+    with server.client() as client:
+        return str(client.execute_command("CLUSTER", "MYID").decode())
+
+
+def _serves(server: Server) -> bool:
+    """Whether the node has the keys of the prefix: others answer with its address."""
+    with server.client() as client:
+        try:
+            client.execute_command("GET", "{mrq}:none")
+        except redis.exceptions.MovedError:
+            return False
+    return True
+
+
+def _set_slot(server: Server, slot: int, *state: str) -> None:
+    with server.client() as client:
+        client.execute_command("CLUSTER", "SETSLOT", slot, *state)
