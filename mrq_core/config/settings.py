@@ -16,7 +16,7 @@ from mrq_core.config.secrets import HIDDEN, hide_login, hide_secrets
 from mrq_core.config.source_file import ConfigFile
 from mrq_core.contract.folders import Folders
 from mrq_core.contract.signal_errors import refuse_to_wrap
-from mrq_core.errors import type_name
+from mrq_core.errors import shown, type_name
 
 TaskOptions = Mapping[str, Mapping[str, object]]
 """The value of TASKS: options of tasks by path."""
@@ -49,7 +49,7 @@ def _setting(default: object, help: str, group: str, **more: Any) -> Any:
     return field(default=default, metadata=metadata)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Config:
     """The validated values of all settings. Callers pass it down; no module reads it from a global."""
 
@@ -271,10 +271,16 @@ class Config:
 
     def redacted(self) -> dict[str, object]:
         """All values by upper-case name, with secrets and passwords in URLs as ``***``."""
-        shown = self.as_dict()
-        for name, value in shown.items():
-            shown[name] = shown_setting(name, value)
-        return shown
+        return {name: shown_setting(name, value) for name, value in self.as_dict().items()}
+
+    def __repr__(self) -> str:
+        """Names the values that are not the default, with secrets as ``***``: logs and debuggers print it."""
+        own = [
+            f"{name}={shown(value)}"
+            for name, value in self.redacted().items()
+            if name not in SETTINGS or getattr(self, name.lower()) != default_of(name)
+        ]
+        return f"Config({', '.join(own)})"
 
     def worker_name(self, pid: int) -> str:
         """The name of a worker in this process. Workers with one NAME have different names."""

@@ -34,6 +34,10 @@ class ConfigFile(NamedTuple):
     source: bytes
     is_read_once: bool = False
 
+    def __repr__(self) -> str:
+        """Names the path alone: the source may have passwords."""
+        return f"ConfigFile({self.path!r})"
+
 
 def path_from(given: object) -> Path:
     """The path that the command line, MRQ_CONFIG or the program names. Raises ConfigError."""

@@ -34,9 +34,9 @@ class Opening:
     longer than `timeout` seconds fails with BrokerUnavailable.
     """
 
-    settings: Mapping[str, object]
+    settings: Mapping[str, object] = field(repr=False)  # with passwords, as `url`
     given: frozenset[str] = frozenset()
-    url: str | None = None
+    url: str | None = field(default=None, repr=False)
     clock: Clock = field(default_factory=SystemClock)
     run_blocking: RunBlocking = run_directly
     timeout: float = 10.0

@@ -11,6 +11,7 @@ import pytest
 
 from mrq_core.config.secrets import hide_password, is_secret, looks_secret
 from mrq_core.config.settings import SETTINGS, Config, default_of, flag_of
+from mrq_core.config.sources import load_config
 from mrq_core.config.urls import url_and_prefix
 from mrq_core.contract.driver import Opening
 
@@ -199,3 +200,15 @@ def test_relative_paths_start_from_the_folders_of_the_moment(
         f"rediss://a:b%3F@h/?ssl_ca_certs={tmp_path}/c%20d.pem&ssl_certfile=/e&db=1&tlsCAFile={tmp_path}/f&other=f"
     )
     assert Config() == config  # where a process is does not tell configurations apart
+
+
+def test_no_repr_of_the_configuration_has_a_secret(tmp_path: Path) -> None:
+    path = tmp_path / "mrq-config.py"
+    secrets = "REDIS = 'redis://me:hush@host'\nDASHBOARD_TOKEN = 'hush'\nMY_PASSWORD = 'hush'\n"
+    path.write_text(f"{secrets}GREENLETS = 7\n")
+    config = load_config(file=path, environ={})
+    opening = Opening(settings=config.as_dict(), url="redis://me:hush@host")
+    text = repr((config, config.file, opening, {"config": config}))
+    assert "hush" not in text
+    assert "GREENLETS=7" in repr(config)
+    assert "QUEUES" not in repr(config)
