@@ -44,6 +44,8 @@ _ONE_VARIANT = frozenset(
     {
         "test_a_broker_that_is_away_is_told_within_two_seconds",
         "test_a_busy_loop_of_three_leases_runs_once",
+        "test_a_call_for_a_task_that_the_waiting_import_has_not_made_yet_is_refused",
+        "test_a_call_that_an_import_waits_for_uses_the_module_as_far_as_it_is",
         "test_a_config_file_that_closes_the_streams_hides_no_answer",
         "test_a_death_is_noticed_though_a_task_takes_the_signals_of_children",
         "test_a_dry_run_counts_as_the_command_then_does",
@@ -114,8 +116,6 @@ _ONE_VARIANT = frozenset(
 """Tests of processes that take seconds, of which one variant runs. The name decides which."""
 _A_THIRD = frozenset(
     {
-        "test_a_call_that_an_import_waits_for_uses_the_module_as_far_as_it_is",
-        "test_a_call_for_a_task_that_the_waiting_import_has_not_made_yet_is_refused",
         "test_a_child_that_loaded_code_forks_ends_where_the_code_raises",
         "test_a_client_passes_on_what_an_import_hook_raises",
         "test_a_command_with_few_descriptors_says_so_or_works",
@@ -163,8 +163,10 @@ run."""
 _LONG = frozenset(
     {
         "TestComposedOfMemory::test_all_jobs_of_ten_thousand_subqueues_are_found_in_bounded_calls",
+        "TestEmbeddedBroker::test_all_jobs_of_ten_thousand_subqueues_are_found_in_bounded_calls",
         "TestMemoryBroker::test_all_jobs_of_ten_thousand_subqueues_are_found_in_bounded_calls",
         "TestMongoBroker::test_all_jobs_of_ten_thousand_subqueues_are_found_in_bounded_calls",
+        "TestMongoBroker::test_ten_thousand_jobs_are_enqueued_claimed_and_settled_in_order",
         "TestRedisAndMongo::test_all_jobs_of_ten_thousand_subqueues_are_found_in_bounded_calls",
         "TestRedisAndMongo::test_ten_thousand_jobs_are_enqueued_claimed_and_settled_in_order",
     }

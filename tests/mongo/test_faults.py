@@ -77,6 +77,7 @@ def test_no_job_is_lost_by_a_server_that_is_killed_and_comes_back(
     ledger.check(records, Ledger(campaign.project.ledger_path), repeated_after=ledger.LOST)
 
 
+@pytest.mark.campaign
 def test_outcomes_are_kept_while_the_server_is_away_and_the_worker_goes_on_when_it_is_back(
     project: Project, own_server: Server
 ) -> None:

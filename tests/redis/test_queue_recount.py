@@ -35,7 +35,7 @@ class CountedMachine(RawMachine):
 
 
 class TestRedisEntriesAfterAnyHistory(MachineContract):
-    examples = 60
+    examples = 30
 
     @property
     def machine(self) -> type[JobMachine]:

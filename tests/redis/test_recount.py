@@ -32,7 +32,7 @@ class CountedMachine(RawMachine):
 
 
 class TestRedisKeysAfterAnyHistory(MachineContract):
-    examples = 60
+    examples = 30
 
     @property
     def machine(self) -> type[JobMachine]:
