@@ -24,6 +24,7 @@ from mrq_dashboard.auth import Access, Authorize, Role
 from mrq_dashboard.backend import Backend
 from mrq_dashboard.endpoint import Endpoint, Site, json_response
 from mrq_dashboard.guard import API, PROBE, Guard, is_of_api
+from mrq_dashboard.hosts import Hosts
 from mrq_dashboard.live import PATH as EVENTS
 from mrq_dashboard.live import Live
 from mrq_dashboard.rendering import Renderer
@@ -159,13 +160,16 @@ def create_dashboard(
     authorize: Authorize | None = None,
     client: Client | None = None,
     hosts: Collection[str] | None = None,
+    insecure: bool = False,
 ) -> Starlette:
     """Makes the application, for a server or for `Mount` in a Starlette or FastAPI application.
 
     `config`: the configuration that the command line finds, if None. `authorize` tells who a visitor is, for
-    each request; without it, DASHBOARD_HTTPAUTH and DASHBOARD_TOKEN decide, and without these each visitor
-    has all rights. `client` is a client to use, which the application does not close. `hosts`: the names that
-    the Host header may have; None: any, because the host application or its proxy checks them.
+    each request; without it, DASHBOARD_HTTPAUTH and DASHBOARD_TOKEN decide. Without these each visitor has
+    all rights, and must come from this machine; `insecure` admits other machines, too. `client` is a client
+    to use, which the application does not close. `hosts`: the names that the Host header may have, without
+    ports; None: `localhost`, addresses, and DASHBOARD_HOSTS. With "*" among them, the host application must
+    check the header itself: else a page of any site can act through the browser of a visitor.
 
     A server that stops waits for open streams, unless it calls `app.state.live.stop()`, as `mrq dashboard`
     does, or bounds its graceful stop. A host application that does not run the lifespan of this one may call
@@ -176,7 +180,9 @@ def create_dashboard(
     config = load_config() if config is None else config
     backend = Backend(config, client)
     assets = Assets()
-    site = Site(backend, Access(config, authorize), Renderer(config, assets))
+    access = Access(config, authorize)
+    site = Site(backend, access, Renderer(config, assets))
+    known = Hosts.of(config) if hosts is None else Hosts(hosts, with_addresses=False)
 
     live = Live(site)
 
@@ -219,7 +225,7 @@ def create_dashboard(
     ]
     app = Starlette(
         routes=routes,
-        middleware=[Middleware(Guard, hosts=hosts)],
+        middleware=[Middleware(Guard, hosts=known, is_local_only=access.is_open and not insecure)],
         exception_handlers={HTTPException: http_error},
         lifespan=lifespan,
     )

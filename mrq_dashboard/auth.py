@@ -1,7 +1,8 @@
 """Who a visitor is, and which role the visitor has.
 
 Without a login in the configuration and without `authorize`, each visitor has all rights: `serving` then
-binds only to addresses of this machine. A login is compared in constant time.
+binds only to addresses of this machine, and `guard` refuses requests of other machines. A login is compared
+in constant time.
 """
 
 from __future__ import annotations

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Collection
 from urllib.parse import unquote_to_bytes
 
 import anyio
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from mrq_dashboard.hosts import Hosts, is_from_this_machine
 
 API = "/api/"
 """The beginning of the paths that programs use, where errors are JSON."""
@@ -51,17 +52,17 @@ class TooSlow(BodyRefused):
 
 
 class Guard:
-    """Refuses requests for other hosts, long URLs, and bodies that are large or do not come; adds the headers
-    of safety to answers.
+    """Refuses requests for other hosts and from other machines, long URLs, and bodies that are large or do
+    not come; adds the headers of safety to answers.
 
-    `hosts`: the names of hosts that may stand in the Host header, without ports. None: any, for an
-    application inside another one, which checks them. A page of another site whose name leads to
-    127.0.0.1 (DNS rebinding) sends a foreign name.
+    `hosts`: the names that the Host header may have. `is_local_only`: whether requests of other machines are
+    refused, because each visitor has all rights.
     """
 
-    def __init__(self, app: ASGIApp, hosts: Collection[str] | None) -> None:
+    def __init__(self, app: ASGIApp, hosts: Hosts, *, is_local_only: bool) -> None:
         self._app = app
-        self._hosts = None if hosts is None else frozenset(map(str.lower, hosts))
+        self._hosts = hosts
+        self._is_local_only = is_local_only
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -112,13 +113,8 @@ class Guard:
 
     def _refusal(self, scope: Scope) -> Response | None:
         headers = Headers(scope=scope)
-        is_known = self._hosts is None or _host(headers.get("host", "")) in self._hosts
-        if not is_known and _path(scope) != PROBE:
-            text = (
-                "this dashboard does not answer for the host of this address; DASHBOARD_HOSTS lists "
-                "the names of its hosts"
-            )
-            return _refused(scope, 403, text)
+        if _path(scope) != PROBE and (foreign := self._foreign(scope, headers)) is not None:
+            return _refused(scope, 403, foreign)
         raw_path = scope.get("raw_path") or scope["path"].encode()
         if len(raw_path) + len(scope.get("query_string", b"")) > MOST_URL:
             return _refused(scope, 414, f"the address is longer than {MOST_URL} bytes")
@@ -128,6 +124,20 @@ class Guard:
         length = headers.get("content-length") or "0"  # WSGI: an empty text
         if not length.isdecimal() or int(length[:20]) > MOST_BODY:
             return _too_large(scope)
+        return None
+
+    def _foreign(self, scope: Scope, headers: Headers) -> str | None:
+        """Why this visitor may see nothing, whatever the address."""
+        if not self._hosts.has(headers.get("host", "")):
+            return (
+                "this dashboard does not answer for the host of this address: set DASHBOARD_HOSTS to the "
+                "names of its hosts, such as mrq.example.com"
+            )
+        if self._is_local_only and not is_from_this_machine(scope):
+            return (
+                "this dashboard has no login, and answers no other machines: set "
+                "DASHBOARD_HTTPAUTH=user:password or DASHBOARD_TOKEN"
+            )
         return None
 
 
@@ -193,10 +203,3 @@ def _path(scope: Scope) -> str:
     """The path below the place where a host application mounts the dashboard."""
     path: str = scope["path"].removeprefix(scope.get("root_path", ""))
     return path
-
-
-def _host(header: str) -> str:
-    """The name of the host without its port, in lower case; brackets of an IPv6 address are left out."""
-    if header.startswith("["):
-        return header[1:].partition("]")[0].lower()
-    return header.partition(":")[0].rstrip(".").lower()

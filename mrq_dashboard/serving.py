@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import ipaddress
-import re
 import signal
 import socket
 from collections.abc import Callable
@@ -17,14 +15,13 @@ from mrq_core.config.settings import Config
 from mrq_core.errors import ConfigError, shown
 from mrq_dashboard.app import create_dashboard
 from mrq_dashboard.auth import check_login
+from mrq_dashboard.hosts import check_host_name, is_local_address
 from mrq_dashboard.live import Live
 from mrq_dashboard.protocol import Protocol
 from mrq_dashboard.rendering import check_color
 
-_LOCAL_NAMES = ("localhost", "127.0.0.1", "::1")
 _STOP_WITHIN = 3
 """Seconds that open requests have at a stop."""
-_HOST = re.compile(r"[\w.-]+")
 
 
 def serve(config: Config, *, insecure: bool = False, announce: Callable[[str], None]) -> None:
@@ -33,16 +30,13 @@ def serve(config: Config, *, insecure: bool = False, announce: Callable[[str], N
     Raises ConfigError for an address that cannot be bound, and for one that other machines reach if the
     configuration has no login and `insecure` is False.
     """
-    is_local = is_local_address(config.dashboard_ip)
     open_to = None if insecure else open_address(config)
     if open_to is not None:
         raise ConfigError(open_to)
     check_settings(config)
-    hosts = None
-    if is_local or config.dashboard_hosts:
-        hosts = {*_LOCAL_NAMES, config.dashboard_ip, *config.dashboard_hosts}
     listener = _bound(config)
-    app = create_dashboard(config, hosts=hosts)
+    # Who reaches its address is decided above. uvicorn names the browsers behind a proxy, not the proxy.
+    app = create_dashboard(config, insecure=True)
     host, port = listener.getsockname()[:2]
     listener.listen(128)
     announce(f"http://{f'[{host}]' if ':' in host else host}:{port}/")
@@ -137,26 +131,6 @@ async def _answer_request(app: ASGIApp, scope: Scope, receive: Receive, send: Se
         headers = [(b"content-length", b"0"), (b"connection", b"close")]
         await send({"type": "http.response.start", "status": 503, "headers": headers})
         await send({"type": "http.response.body", "body": b""})
-
-
-def check_host_name(name: str) -> None:
-    """Raises ConfigError for text that no Host header has as its name, such as a URL or a pattern."""
-    try:
-        ipaddress.ip_address(name)
-    except ValueError:
-        if not _HOST.fullmatch(name):
-            raise ConfigError(
-                f"DASHBOARD_HOSTS has {shown(name)}: expected the name of a host, without a scheme, a port "
-                "or a wildcard, such as mrq.example.com"
-            ) from None
-
-
-def is_local_address(address: str) -> bool:
-    """Whether only this machine reaches the address."""
-    try:
-        return ipaddress.ip_address(address).is_loopback
-    except ValueError:
-        return address == "localhost"
 
 
 def _bound(config: Config) -> socket.socket:

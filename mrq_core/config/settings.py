@@ -242,7 +242,9 @@ class Config:
         secret=True,
     )
     dashboard_hosts: tuple[str, ...] = _setting(
-        (), "Names of hosts by which browsers may reach the dashboard, beside its address.", "dashboard"
+        (),
+        "Names by which browsers reach the dashboard, beside localhost and IP addresses.",
+        "dashboard",
     )
     dashboard_timeout: float = _setting(
         2.0, "Seconds after which a page says that the broker does not answer.", "dashboard", minimum=0.1

@@ -21,6 +21,7 @@ from mrq_core.operations.workers import WORKERS_NAMESPACE, WorkerReport, report_
 from mrq_dashboard import create_dashboard
 from tests import brokers
 from tests.campaign.test_million_jobs import QUEUES, filled, group_of, record_of
+from tests.dashboard.conftest import local_client
 
 pytestmark = [pytest.mark.campaign, pytest.mark.timeout(0)]
 
@@ -91,7 +92,7 @@ def test_pages_answer_within_bounds_with_a_million_jobs(name: str, tmp_path: Pat
         paths = [(path, PAGE_BOUND) for path in (*PAGES, f"/jobs/{failed.id}", f"/jobs/{waiting.id}")]
         paths += [(f"/jobs?q={query}", FILTER_BOUND) for query in FILTERS]
         paths += [(f"/jobs?q={query}", SCAN_BOUND) for query in SCANNED]
-        with TestClient(create_dashboard(client.config), base_url="http://localhost") as site:
+        with local_client(create_dashboard(client.config)) as site:
             for path, bound in paths:
                 first, times = _milliseconds(site, path), [_milliseconds(site, path) for _ in range(RUNS)]
                 times.sort()

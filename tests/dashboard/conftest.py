@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from starlette.testclient import TestClient
+from starlette.types import ASGIApp
 
 from mrq_core.client.client import Client
 from mrq_core.config.settings import Config
@@ -18,6 +19,12 @@ from mrq_dashboard import create_dashboard
 from tests import brokers
 
 MakeSite = Callable[..., TestClient]
+
+
+def local_client(app: ASGIApp, **options: Any) -> TestClient:
+    """A visitor from this machine, which needs no login."""
+    settings = {"base_url": "http://localhost", "client": ("127.0.0.1", 50_000), **options}
+    return TestClient(app, **settings)
 
 
 @pytest.fixture(params=brokers.PARAMS)
@@ -38,7 +45,7 @@ def client(config: Config) -> Iterator[Client]:
 @pytest.fixture
 def site(config: Config) -> Iterator[TestClient]:
     """A dashboard in which each visitor has all rights."""
-    with TestClient(create_dashboard(config), base_url="http://localhost") as made:
+    with local_client(create_dashboard(config)) as made:
         yield made
 
 
@@ -52,7 +59,7 @@ def make_site() -> Iterator[MakeSite]:
         config = replace(Config(), **settings)
         client = Client(config, broker=broker or MemoryBroker())
         app = create_dashboard(config, client=client, **options)
-        made.append(TestClient(app, base_url="http://localhost", raise_server_exceptions=False))
+        made.append(local_client(app, raise_server_exceptions=False))
         return made[-1]
 
     yield make

@@ -7,10 +7,9 @@ import re
 import pytest
 from starlette.applications import Starlette
 from starlette.routing import Mount
-from starlette.testclient import TestClient
 
 from mrq_dashboard.guard import MOST_BODY, MOST_URL
-from tests.dashboard.conftest import MakeSite
+from tests.dashboard.conftest import MakeSite, local_client
 
 
 @pytest.mark.parametrize(
@@ -103,7 +102,7 @@ def test_no_address_leads_to_another_file(path: str, make_site: MakeSite) -> Non
 
 def test_it_works_inside_another_application(make_site: MakeSite) -> None:
     inner = make_site().app
-    site = TestClient(Starlette(routes=[Mount("/tools/mrq", inner)]))
+    site = local_client(Starlette(routes=[Mount("/tools/mrq", inner)]))
     text = site.get("/tools/mrq/queues").text
     links = re.findall(r'(?:src|href)="(/[^"]*)"', text)
     assert links
@@ -132,7 +131,7 @@ def test_a_slash_too_many_leads_on_without_a_host(
 ) -> None:
     """A proxy has another name and scheme."""
     inner = make_site().app
-    site = TestClient(Starlette(routes=[Mount(root, inner)]), base_url="http://localhost")
+    site = local_client(Starlette(routes=[Mount(root, inner)]))
     answer = site.get(root + path, follow_redirects=False)
     assert (answer.status_code, answer.headers["location"]) == (307, root + location)
 
@@ -145,6 +144,6 @@ def test_a_path_that_leads_nowhere_leads_nowhere_without_its_slash(path: str, ma
 
 def test_the_place_in_another_application_needs_no_slash(make_site: MakeSite) -> None:
     inner = make_site().app
-    site = TestClient(inner, base_url="http://localhost", root_path="/mrq")
+    site = local_client(inner, root_path="/mrq")
     answer = site.get("/mrq", follow_redirects=False)
     assert (answer.status_code, answer.headers["location"]) == (307, "/mrq/")

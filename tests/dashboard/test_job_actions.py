@@ -41,7 +41,7 @@ from mrq_dashboard.api import exporting
 from mrq_dashboard.api.exporting import COLUMNS
 from mrq_dashboard.backend import Backend
 from tests.dashboard import scenes
-from tests.dashboard.conftest import MakeSite
+from tests.dashboard.conftest import MakeSite, local_client
 from tests.dashboard.html_reading import PageReader
 from tests.support import until
 
@@ -501,7 +501,7 @@ def test_a_dashboard_that_starts_goes_on_with_what_another_left(config: Config, 
     failed(client, 35)
     query = bounded(client.broker, parse_query(client.broker, "status:failed"))
     left = begin_bulk(client.broker, query, Requeue(), "anna", expected=35, is_counted=True)
-    with TestClient(create_dashboard(config), base_url="http://localhost"):
+    with local_client(create_dashboard(config)):
         until(lambda: statuses(client) == {"queued": 35})
     found = read_bulk(client.broker, left.id)
     assert found is not None
@@ -741,7 +741,7 @@ def test_a_job_that_no_plugin_can_decode_is_shown_as_it_is_stored_and_changed(
     module.mrq_decode = hookimpl(mrq_decode)  # type: ignore[attr-defined]
     job = client.queue_job("a.B", {"sealed": "x"})
     shown = create_dashboard(replace(config, module=module))
-    with TestClient(shown, base_url="http://localhost", raise_server_exceptions=False) as site:
+    with local_client(shown, raise_server_exceptions=False) as site:
         assert [one["params"] for one in site.get("/api/jobs").json()["jobs"]] == [{"sealed": "x"}]
         assert site.get(f"/api/jobs/{job}").json()["params"] == {"sealed": "x"}
         for verb in ("cancel", "move", "priority", "edit", "remove"):

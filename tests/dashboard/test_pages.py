@@ -28,7 +28,7 @@ from mrq_core.testing import ManualClock, MemoryBroker
 from mrq_dashboard import create_dashboard
 from mrq_dashboard.rendering import MENU, moments
 from tests.dashboard import scenes
-from tests.dashboard.conftest import MakeSite
+from tests.dashboard.conftest import MakeSite, local_client
 from tests.dashboard.html_reading import PageReader
 from tests.support import until
 
@@ -244,7 +244,7 @@ def silent() -> Iterator[str]:
 def test_a_broker_that_is_away_is_told_within_two_seconds(kind: str, is_silent: bool, silent: str) -> None:
     where = silent if is_silent else "127.0.0.1:1"
     config = load_config({"broker": f"{kind}://{where}/0", "dashboard_timeout": 0.3}, environ={})
-    with TestClient(create_dashboard(config), base_url="http://localhost") as site:
+    with local_client(create_dashboard(config)) as site:
         paths = [*PATHS, "/queues?name=x", f"/jobs/{new_id()}", "/tasks/a.B", "/workers/w"]
         for path in paths[:3] if is_silent else paths:
             began = time.monotonic()

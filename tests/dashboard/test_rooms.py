@@ -39,6 +39,7 @@ from mrq_core.tasks.task import task
 from mrq_dashboard import Role, create_dashboard
 from mrq_dashboard.app import ENDPOINTS
 from tests.dashboard import scenes
+from tests.dashboard.conftest import local_client
 from tests.dashboard.html_reading import PageReader
 from tests.dashboard.room_examples import PATH, ROOMS, SCHEDULE, WORKER, a_schedule, a_worker
 from tests.dashboard.test_api import ODD_NAMES
@@ -63,7 +64,7 @@ def client(config: Config) -> Iterator[Client]:
 def site(config: Config, monkeypatch: pytest.MonkeyPatch) -> Iterator[TestClient]:
     monkeypatch.setattr("mrq_dashboard.actions.workers._PATIENCE", 0.1)
     app = create_dashboard(config)
-    with TestClient(app, base_url="http://localhost", headers=HERE) as made:
+    with local_client(app, headers=HERE) as made:
         yield made
 
 
@@ -264,7 +265,7 @@ def test_a_page_shows_the_actions_that_its_visitor_may_do(role: str, config: Con
         "/workers": ({"/worker/drain"}, set()),
         "/tasks": (set(), {"/task/queue"}),
     }
-    with TestClient(create_dashboard(config, authorize=lambda request: role)) as site:
+    with local_client(create_dashboard(config, authorize=lambda request: role)) as site:
         for path, (operate, write) in verbs.items():
             answer = site.get(path)
             assert answer.status_code == 200, path

@@ -28,7 +28,7 @@ def _filled() -> MemoryBroker:
     return broker
 
 
-app = create_dashboard(Config(), client=Client(Config(), broker=_filled()))
+app = create_dashboard(Config(), client=Client(Config(), broker=_filled()), hosts=["*"], insecure=True)
 schema = schemathesis.openapi.from_asgi("/api/openapi.json", app)
 
 

@@ -17,7 +17,8 @@ import pytest
 
 from mrq_core.config.sources import load_config
 from mrq_core.errors import ConfigError
-from mrq_dashboard.serving import is_local_address, serve
+from mrq_dashboard.hosts import is_local_address
+from mrq_dashboard.serving import serve
 from tests import brokers
 from tests.redis.servers import Server
 from tests.support import PATIENCE, Process, Project, open_project, until
@@ -68,6 +69,8 @@ def test_other_machines_need_a_login(project: Project) -> None:
     process, address = started(project, "--dashboard-ip", "0.0.0.0")
     with pytest.raises(urllib.error.HTTPError, match="401"):
         read(f"{address}/queues")
+    with pytest.raises(urllib.error.HTTPError, match="403"):
+        read(f"{address}/queues", Host="evil.example")
     assert "secret" not in process.output
 
 
@@ -216,6 +219,8 @@ def test_a_wsgi_server_serves_it(project: Project) -> None:
             cut += b'Content-Type: application/json\r\nContent-Length: 50\r\n\r\n{"name":'
             assert b"400" in asked(f"http://127.0.0.1:{port}", cut).splitlines()[0]
             assert b"400" in first_line(int(port), b"/api/jobs?nothing=\xff")
+            with pytest.raises(urllib.error.HTTPError, match="403"):
+                read(f"http://127.0.0.1:{port}/queues", Host="evil.example")
         finally:
             served.kill()
 
