@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from datetime import datetime, timedelta
 
 from mrq_core.client.ambient import current_client
-from mrq_core.clock import from_ms
 from mrq_core.contract import lifecycle
-from mrq_core.contract.codec import JsonObject
 from mrq_core.contract.messages import CHUNK, Action, ChangeResult
 from mrq_core.contract.queries import JobFilter, Order
 from mrq_core.contract.record import JobRecord
-from mrq_core.errors import InvalidValue, shown
 from mrq_core.operations.actions import apply_to_ids
 from mrq_core.running.context import get_current_job
 
@@ -55,38 +52,3 @@ def begins_after() -> datetime:
     own = get_current_job()
     begun = current_client().broker.now() if own is None else own.record.queued_at
     return begun + timedelta(milliseconds=1)
-
-
-def is_dry(params: Mapping[str, object]) -> bool:
-    """The param `dry_run`. Raises InvalidValue."""
-    value = params.get("dry_run", False)
-    if not isinstance(value, bool):
-        raise InvalidValue(f"dry_run is {shown(value)}: expected true or false", path="dry_run")
-    return value
-
-
-def refuse_others(params: JsonObject, *names: str) -> None:
-    """Raises InvalidValue for a param with another name."""
-    for name in params:
-        if name not in names:
-            raise InvalidValue(f"{shown(name)} is no param: expected some of {', '.join(names)}", path=name)
-
-
-def moment_in(params: JsonObject, name: str) -> datetime | None:
-    """A param that is a time: Unix seconds, or ISO 8601 with a zone. Raises InvalidValue."""
-    value = params.get(name)
-    if value is None:
-        return None
-    try:
-        if isinstance(value, str):
-            moment = datetime.fromisoformat(value)
-            if moment.tzinfo is not None:
-                return moment
-        elif isinstance(value, int | float) and not isinstance(value, bool):
-            return from_ms(round(value * 1000))
-    except (ValueError, OverflowError):
-        pass
-    raise InvalidValue(
-        f"{name} is {shown(value)}: expected Unix seconds, or a time such as '2026-01-31T12:00:00+00:00'",
-        path=name,
-    )

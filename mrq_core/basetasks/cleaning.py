@@ -9,16 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from mrq_core.basetasks.changing import begins_after, change_matching, is_dry, refuse_others
+from mrq_core.basetasks.changing import begins_after, change_matching
+from mrq_core.basetasks.params import is_dry, refuse_others, seconds_in
 from mrq_core.client.ambient import current_client
 from mrq_core.clock import after
 from mrq_core.contract.broker import Broker
 from mrq_core.contract.codec import JsonObject
 from mrq_core.contract.messages import CHUNK, Requeue
-from mrq_core.contract.plain import number_of
 from mrq_core.contract.queries import JobFilter, Order, RepairResult
 from mrq_core.contract.record import WAITING, JobRecord, Status
-from mrq_core.errors import InvalidValue, shown
 from mrq_core.operations.actions import repair_all
 from mrq_core.operations.checking.consistency import count_records
 from mrq_core.running.context import get_current_job, log, set_current_job_progress
@@ -76,10 +75,7 @@ class RequeueStartedJobs(Task):
     def run(self, params: JsonObject) -> JsonObject:
         """Returns the numbers of ``requeued``, ``started`` and ``overdue``."""
         refuse_others(params, "timeout", "dry_run")
-        timeout = params.get("timeout", 300)
-        patience = number_of(timeout)
-        if patience is None or not 0 <= patience <= 1e9:
-            raise InvalidValue(f"timeout is {shown(timeout)}: expected seconds", path="timeout")
+        patience, dry_run = seconds_in(params, "timeout", 300), is_dry(params)
         broker = current_client().broker
         limit = after(broker.now(), -float(patience))
         started = overdue = 0
@@ -89,7 +85,7 @@ class RequeueStartedJobs(Task):
                 overdue += 1
                 if overdue <= _SHOWN:
                     log.warning("no worker claims %s of the queue %s", record.id, record.queue)
-        requeued = _lost(broker) if is_dry(params) else sum(len(s.repaired) for s in repair_all(broker))
+        requeued = _lost(broker) if dry_run else sum(len(s.repaired) for s in repair_all(broker))
         return {"requeued": requeued, "started": started, "overdue": overdue}
 
 

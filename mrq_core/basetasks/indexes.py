@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mrq_core.basetasks.changing import is_dry, refuse_others
+from mrq_core.basetasks.params import is_dry, refuse_others
 from mrq_core.client.ambient import current_client
 from mrq_core.contract.codec import JsonObject
 from mrq_core.running.context import log

@@ -474,6 +474,30 @@ def test_lost_places_can_be_looked_for_on_every_broker(mrq: Shell, project: Proj
     assert f"Examined {looked} unfinished job" in mrq("check", "--repair").err
 
 
+def test_maintenance_tasks_take_keys_and_values_and_refuse_others_in_one_line(
+    mrq: Shell, project: Project
+) -> None:
+    tasks = "mrq_core.basetasks"
+    started = f"{tasks}.cleaning.RequeueStartedJobs"
+    found = mrq("run", started, "timeout", "5", "dry_run", "1", "--quiet").json
+    assert found == {"requeued": 0, "started": 0, "overdue": 0}
+    for params, said in (
+        ([started, "timeout", "x"], "mrq: timeout is 'x': expected seconds, from 0 to 1e+09"),
+        ([f"{tasks}.cleaning.Prune", "dry_run", "x"], "mrq: dry_run is 'x': expected true or false"),
+        (
+            [f"{tasks}.utils.JobAction", "action", "nope"],
+            "mrq: action is 'nope': expected one of cancel, requeue, requeue_retry",
+        ),
+    ):
+        err = mrq("run", *params, "--quiet", code=1).err
+        assert err.splitlines()[-1:] == [said]
+        assert "Traceback" not in err
+    job_id = project.queue(started, {"timeout": "x"})
+    mrq("worker", "--burst", "--quiet")
+    record = project.client.fetch(job_id)
+    assert (record.status, record.exception_type) == ("failed", "mrq_core.errors.InvalidParams")
+
+
 @pytest.mark.parametrize("call", ["close()", "detach()"])
 def test_a_run_prints_its_result_after_the_task_has_broken_the_streams(
     mrq: Shell, project: Project, call: str

@@ -24,7 +24,7 @@ from mrq_core.composed import ComposedBroker
 from mrq_core.contract.messages import ClaimRequest, Outcome, Settlement, Wanted
 from mrq_core.contract.pair import Removal
 from mrq_core.contract.record import Status
-from mrq_core.errors import InvalidValue
+from mrq_core.errors import InvalidParams
 from mrq_core.ids import new_id
 from mrq_core.operations.checking import consistency
 from mrq_core.operations.checking.consistency import consistency_findings
@@ -260,6 +260,8 @@ def test_job_action_by_the_time_of_a_retry(ambient: Scene) -> None:
     end(ambient, Outcome(status=S.RETRY, delay=3600))
     keys: dict[str, Any] = {"status": "retry", "action": "requeue_retry"}
     assert run(JobAction, **keys, dateretry=0)["requeued"] == 0
+    assert run(JobAction, **keys, dateretry="4000000000", dry_run="1")["requeued"] == 2
+    assert run(JobAction, **keys, dateretry="1000")["requeued"] == 0
     assert run(JobAction, **keys, dateretry="2000-01-01T00:00:00+00:00")["requeued"] == 0
     assert run(JobAction, **keys, dateretry="2100-01-01T00:00:00+00:00")["requeued"] == 2
 
@@ -268,20 +270,32 @@ def test_job_action_by_the_time_of_a_retry(ambient: Scene) -> None:
     ("params", "reason"),
     [
         ({"action": "cancel"}, "no filter is given"),
-        ({"queue": "x"}, "action is None"),
+        ({"queue": "x"}, "no action is given: expected one of cancel, requeue, requeue_retry"),
+        ({"action": "nope"}, "action is 'nope': expected one of cancel, requeue, requeue_retry"),
         ({"queue": "x", "action": "delete"}, "action is 'delete'"),
         ({"queue": [], "action": "cancel"}, "queue is"),
         ({"queue": "", "action": "cancel"}, "queue is"),
         ({"status": "done", "action": "cancel"}, "no status"),
-        ({"id": "5", "action": "cancel"}, "job_id"),
+        ({"id": "5", "action": "cancel"}, "^id is '5': expected 24 hex digits"),
+        ({"id": "a" * 24 + ",", "action": "cancel"}, "id is"),
+        ({"queue": "a,,b", "action": "cancel"}, "queue has an empty value"),
+        ({"queue": "'a", "action": "cancel"}, "does not end with it"),
+        ({"path": ["a.B", None], "action": "cancel"}, "path is"),
+        ({"worker": 5, "action": "cancel"}, "worker is 5"),
         ({"params": "[]", "action": "cancel"}, "expected a JSON object"),
         ({"params": {}, "action": "cancel"}, "matches all jobs"),
         ({"params": "{}", "action": "cancel"}, "matches all jobs"),
         ({"params": "x", "action": "cancel"}, "not valid JSON"),
+        ({"params": '{"a": 1, "a": 2}', "action": "cancel"}, "twice"),
         ({"queu": "x", "action": "cancel"}, "'queu' is no param"),
         ({"queue": "x", "action": "cancel", "dry_run": "yes"}, "dry_run is"),
-        ({"queue": "x", "action": "requeue", "destination_queue": "x_raw"}, "raw queue"),
+        (
+            {"queue": "x", "action": "requeue", "destination_queue": "x_raw"},
+            "^destination_queue is .* raw queue",
+        ),
         ({"queue": "x", "action": "requeue", "dateretry": "soon"}, "dateretry is"),
+        ({"queue": "x", "action": "requeue", "dateretry": "nan"}, "dateretry is"),
+        ({"queue": "x", "action": "requeue", "dateretry": 1e18}, "dateretry is"),
     ],
     ids=str,
 )
@@ -292,12 +306,63 @@ def test_job_action_refuses_what_makes_no_sense(
     token = clients.ambient_client.set(scene.client)
     try:
         (job_id,) = queued(scene)
-        with pytest.raises(InvalidValue, match=reason):
+        with pytest.raises(InvalidParams, match=reason):
             run(JobAction, **params)
         assert statuses(scene, [job_id]) == [S.QUEUED]
     finally:
         clients.ambient_client.reset(token)
         scene.close()
+
+
+def test_texts_of_job_action_hold_several_values_between_commas(ambient: Scene) -> None:
+    (first,) = queued(ambient)
+    (second,) = queued(ambient, queue="a,b")
+    (third,) = queued(ambient, queue="mail/x")
+    found = {"requeued": 0, "cancelled": 2}
+    chosen: list[dict[str, Any]] = [
+        {"id": f"{first}, {second}"},
+        {"queue": "default,mail/"},
+        {"queue": 'default, "a,b"'},
+        {"queue": ["default", "a,b"]},
+        {"queue": "default,mail/x", "status": "queued,failed", "path": "tasks.other,tasks.report"},
+    ]
+    for keys in chosen:
+        assert run(JobAction, **keys, action="cancel", dry_run="True") == found, keys
+    assert run(JobAction, queue="a,b", action="cancel", dry_run="1") == {"requeued": 0, "cancelled": 0}
+    assert run(JobAction, queue='"a,b"', action="cancel", dry_run="false") == {"requeued": 0, "cancelled": 1}
+    assert statuses(ambient, [first, second, third]) == [S.QUEUED, S.CANCEL, S.QUEUED]
+
+
+CHANGING = (RequeueInterruptedJobs, RequeueRetryJobs, JobAction)
+MAINTENANCE = (*CHANGING, RequeueStartedJobs, RequeueLostJobs, Prune, EnsureIndexes)
+
+
+@pytest.mark.parametrize("task", MAINTENANCE, ids=lambda task: task.__name__)
+def test_dry_run_takes_what_a_typed_task_takes(ambient: Scene, task: type[Task]) -> None:
+    keys = {"path": "tasks.report", "action": "cancel"} if task is JobAction else {}
+    queued(ambient, 2)
+    end(ambient, Outcome(status=S.INTERRUPT, delay=60, is_retry=True), number=1)
+    end(ambient, Outcome(status=S.RETRY, delay=0, is_retry=True), number=1)
+    before = run(task, **keys, dry_run=True)
+    for value in ("true", "TRUE", "1", 1):
+        assert run(task, **keys, dry_run=value) == before, value
+    refused: list[Any] = ["yes", "", " ", "2", 2, 1.0, -1, None, [], ["true"], {}, "nan"]
+    for bad in refused:
+        with pytest.raises(InvalidParams, match=r"^dry_run is .*: expected true or false$"):
+            run(task, **keys, dry_run=bad)
+    with pytest.raises(InvalidParams, match=r"'nope' is no param: expected some of .*dry_run"):
+        run(task, **keys, nope=1)
+    assert run(task, **keys, dry_run="0") == before
+    assert task not in CHANGING or run(task, **keys, **DRY) != before
+
+
+def test_the_timeout_of_started_jobs_is_a_number_or_its_text(ambient: Scene) -> None:
+    for value in ("5", "0", "1e3", 0, 2.5):
+        assert run(RequeueStartedJobs, timeout=value) == {"requeued": 0, "started": 0, "overdue": 0}
+    refused: list[Any] = ["", "five", "-1", -1, "nan", "inf", "2e9", True, None, [], ["5"], {}]
+    for bad in refused:
+        with pytest.raises(InvalidParams, match=r"^timeout is .*: expected seconds"):
+            run(RequeueStartedJobs, timeout=bad)
 
 
 def test_maintenance_tasks_are_scheduled_like_others(ambient: Scene) -> None:
