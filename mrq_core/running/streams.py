@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import io
 import sys
+from collections import deque
+from contextlib import suppress
 from typing import Any
+
+_WRAPPERS_MOST = 100
 
 
 def is_usable(stream: Any) -> bool:
@@ -22,6 +26,8 @@ class StandardStream:
         self._name = name
         self._stream: Any = getattr(sys, name)
         self._settings = self._settings_now()
+        self._wrappers: deque[Any] = deque()
+        """Streams of tasks around the same descriptor, which Python closes with the last reference."""
         try:
             self._descriptor = self._stream.fileno()
         except Exception:  # not of a descriptor, or there is none
@@ -44,10 +50,20 @@ class StandardStream:
         if not is_usable(self._stream) and self._descriptor >= 0:
             raw = io.FileIO(self._descriptor, "w", closefd=False)
             self._stream = io.TextIOWrapper(io.BufferedWriter(raw), **self._settings)
-        if is_alone or not is_usable(getattr(sys, self._name, None)):
+        now = getattr(sys, self._name, None)
+        if now is not self._stream and (is_alone or not is_usable(now)):
+            self._keep_wrapper(now)
             setattr(sys, self._name, self._stream)
         if is_alone and self._settings and self._settings_now() != self._settings:
             self._stream.reconfigure(**self._settings)
+
+    def _keep_wrapper(self, other: Any) -> None:
+        raw = _raw_of(self._stream)
+        if raw is not None and _raw_of(other) is raw:
+            self._wrappers.append(other)
+            if len(self._wrappers) > _WRAPPERS_MOST:
+                with suppress(Exception):
+                    self._wrappers.popleft().detach()
 
     def _settings_now(self) -> dict[str, Any]:
         if not isinstance(self._stream, io.TextIOWrapper):
@@ -58,3 +74,12 @@ class StandardStream:
             "line_buffering": self._stream.line_buffering,
             "write_through": self._stream.write_through,
         }
+
+
+def _raw_of(stream: Any) -> Any:
+    """What a stream of text writes to, below its buffer. None: nothing, or it is no such stream."""
+    try:
+        buffer = stream.buffer
+        return getattr(buffer, "raw", buffer)
+    except Exception:  # it is detached, or an object of a task
+        return None

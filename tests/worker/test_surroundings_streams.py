@@ -46,6 +46,39 @@ def test_later_jobs_print_after_a_task_has_broken_the_standard_streams(
     assert "worker.stopped" in worker.output
 
 
+@pytest.mark.parametrize(
+    "buffer", ["{0}.buffer", "io.BufferedWriter(getattr({0}.buffer, 'raw', {0}.buffer))"]
+)
+def test_later_jobs_print_after_a_task_has_wrapped_the_standard_streams(
+    project: Project, buffer: str
+) -> None:
+    """As scripts do to write UTF-8. Python closes the buffer with the last reference to such a wrapper."""
+    project.write(
+        "wraps.py",
+        f"""
+        import io, sys, time
+        from mrq_core import task
+
+        @task
+        def wraps():
+            sys.stdout = io.TextIOWrapper({buffer.format("sys.stdout")}, encoding="utf-8")
+            sys.stderr = io.TextIOWrapper({buffer.format("sys.stderr")}, encoding="utf-8")
+            time.sleep(0.01)
+
+        @task
+        def prints(word):
+            print(word, flush=True)
+            print(word, file=sys.stderr, flush=True)
+        """,
+    )
+    jobs = []
+    for number in range(3):
+        jobs += [project.queue("wraps.wraps"), project.queue("wraps.prints", {"word": f"word{number}"})]
+    worker = project.work_off()
+    assert [project.ended(job).status for job in jobs] == [Status.SUCCESS] * len(jobs)
+    assert [worker.output.count(f"word{number}") for number in range(3)] == [2, 2, 2]
+
+
 def test_jobs_print_after_others_have_left_a_closed_stream_as_the_standard_one(project: Project) -> None:
     """Two overlapping `redirect_stdout` leave the stream of the first one, which is closed."""
     project.write(
