@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from types import FrameType
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from mrq_core.clock import monotonic
 from mrq_core.config.awaited import SpawnMark, awaits, is_in_wait, sleep
 from mrq_core.drivers.forks import left_threads
-from mrq_core.errors import ConfigError
+from mrq_core.errors import ConfigError, shown_error
 from mrq_core.frames import current_frames
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class Loading(NamedTuple):
-    """What this code is loaded for: the config file, or the plugins of a configuration."""
+    """The code that is loaded, as errors name it, and the configuration for which: None for a config file."""
 
     what: str
     config: Config | None
@@ -65,15 +65,21 @@ _PATIENCE_WITH_WAIT = 10.0
 """Seconds to wait while that thread waits for a third thread, or for this one."""
 _PATIENCE_WITH_SPAWNER = 2.0
 """Seconds to wait in a greenlet while the greenlet that has spawned it does not go on."""
+_KINDS = ("the config file", "the plugin", "the driver")
+"""How the names of loaded code begin."""
 _CHECK_INTERVAL = 0.05
 """Seconds between two checks whether that thread waits for this one."""
 
 
 @contextmanager
-def loading(what: Loading) -> Iterator[None]:
+def loading(what: Loading) -> Iterator[Callable[[str], None]]:
     """Marks the code of the block as being loaded. Waits for other threads that load code. Raises ConfigError
-    if such a thread waits for this one."""
-    if is_loading.get() is None:
+    if such a thread waits for this one.
+
+    The block gets a function, which it calls with the name of the code that is loaded next."""
+    code = is_loading.get()
+    # A thread that is given the context of the loader would wait for modules which the loader imports.
+    if code is None or (what.config is not None and not _is_loader()):
         wanted = "the configuration" if what.config is None else "the client of this process"
         refuse_while_loading(wanted)
         waiting = LoadWait(wanted)
@@ -85,7 +91,13 @@ def loading(what: Loading) -> Iterator[None]:
         is_loading.set(what)
         _loaders[key] = loader
         mark.set()
-        yield
+
+        def go_on(name: str) -> None:
+            named = what._replace(what=name)
+            is_loading.set(named)
+            _loaders[key] = loader._replace(what=named, native_thread=threading.get_native_id())
+
+        yield go_on
     finally:
         mark.remove()
         is_loading.set(before)
@@ -124,6 +136,12 @@ def loaded_now() -> Loading | None:
             frames[thread] = frame
     found = awaits(others, here, frames)
     return None if found is None else others[found].what
+
+
+def _is_loader() -> bool:
+    """Whether this thread loads code. Greenlets of a process that gevent has not patched are one thread."""
+    here = threading.get_ident()
+    return any(loader.thread == here for loader in list(_loaders.values()))
 
 
 def _loaders_elsewhere() -> list[_Loader]:
@@ -183,6 +201,18 @@ def refuse_while_loading(wanted: str) -> None:
             f"{wanted} was asked for while {code.what} is being loaded, and is not ready before that has "
             "ended: ask for it in a function that is called later, such as a task or a hook"
         )
+
+
+def told_of(code: str, error: BaseException) -> str:
+    """The type and the text of an error of this code, for a message that begins with the name of the code.
+
+    The code is not named twice: errors of this module name it, too."""
+    text = shown_error(error)
+    if issubclass(type(error), ConfigError):
+        kind = next((kind for kind in _KINDS if code.startswith(kind)), "the code")
+        for before, after in ((" while ", " is being loaded"), (" loading ", " for ")):
+            text = text.replace(f"{before}{code}{after}", f"{before}{kind}{after}")
+    return text
 
 
 def _in_child() -> None:

@@ -16,7 +16,7 @@ from typing import Any
 
 from mrq_core.config.hidden import explained
 from mrq_core.config.importing import forgetting_interrupted
-from mrq_core.config.loading import Loading, loaded_now, loading
+from mrq_core.config.loading import Loading, loaded_now, loading, told_of
 from mrq_core.config.secrets import hide_secrets
 from mrq_core.config.settings import SETTINGS, Config, Setting, default_of, flag_of, shown_setting
 from mrq_core.config.source_file import DEFAULT_FILE, ConfigFile, path_from, read_file
@@ -162,23 +162,24 @@ def _run_file(read: ConfigFile) -> ModuleType:
         raise ConfigError(f"the config file {path} is not valid Python{where}: {error.msg}") from error
     except (ValueError, RecursionError, MemoryError) as error:
         raise ConfigError(f"the config file {path} is not valid Python: {shown_error(error)}") from error
-    imports = _Imports()
-    try:
-        with loading(Loading(f"the config file {path}", None)):
+    named = f"the config file {path}"
+    with loading(Loading(named, None)):  # its own error is not one of the file
+        imports = _Imports()
+        try:
             try:
                 with forgetting_interrupted():
                     exec(code, vars(module))
             finally:
                 broken = imports.restore()
                 module.__file__ = file
-    except BaseException as error:  # SystemExit, GreenletExit and the like too
-        refuse_to_wrap(error)
-        lines = [f.lineno for f in traceback.extract_tb(frames_of(error)) if f.filename == path]
-        where = f", line {lines[-1]}" if lines else ""
-        text = f"the config file {path} failed{where}: {shown_error(error)}"
-        if open_files.are_used_up(error):
-            raise BrokerUnavailable(f"{text}; {open_files.advice()}") from error
-        raise ConfigError(explained(text, error)) from error
+        except BaseException as error:  # SystemExit, GreenletExit and the like too
+            refuse_to_wrap(error)
+            lines = [f.lineno for f in traceback.extract_tb(frames_of(error)) if f.filename == path]
+            where = f", line {lines[-1]}" if lines else ""
+            text = f"{named} failed{where}: {told_of(named, error)}"
+            if open_files.are_used_up(error):
+                raise BrokerUnavailable(f"{text}; {open_files.advice()}") from error
+            raise ConfigError(explained(text, error)) from error
     if broken is not None:
         raise ConfigError(f"the config file {path} {broken}, without which Python imports no module")
     annotated: Any = vars(module).get("__annotations__")

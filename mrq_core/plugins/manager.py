@@ -25,7 +25,7 @@ from msgspec.structs import replace
 
 from mrq_core.config.hidden import explained
 from mrq_core.config.importing import forgetting_interrupted
-from mrq_core.config.loading import Loading, loading
+from mrq_core.config.loading import Loading, loading, told_of
 from mrq_core.config.settings import Config
 from mrq_core.contract.codec import JsonObject, JsonValue, copied, storable_params
 from mrq_core.contract.driver import Driver
@@ -54,6 +54,8 @@ ENTRY_POINT_GROUP = "mrq"
 ENCODED_FACTOR = 2
 """How much larger than its limit a value may be after `mrq_encode`, for instance in base64."""
 _log = logging.getLogger("mrq.plugins")
+_called_for_drivers: ContextVar[tuple[str, ...]] = ContextVar("mrq_called_for_drivers", default=())
+"""The plugins whose `mrq_driver` this code runs in."""
 _is_decoding: ContextVar[bool] = ContextVar("mrq_is_decoding", default=False)
 
 
@@ -77,8 +79,8 @@ class Plugins:
         self._manager.add_hookspecs(hookspecs)
         self.origins: dict[str, str] = {}
         """The origin of each loaded plugin: a distribution with its version, or a setting."""
-        with loading(Loading("a plugin", config)):
-            self._load(config)
+        with loading(Loading("a plugin", config)) as go_on:
+            self._load(config, go_on)
             self.hook = self._manager.hook
             self._implementations = {
                 hook: tuple(reversed(found))
@@ -86,19 +88,23 @@ class Plugins:
                 if (found := getattr(self.hook, hook).get_hookimpls())
             }
             self._refuse_shared_functions()
-            self.drivers: Mapping[str, Driver] = self._drivers()
+            self.drivers: Mapping[str, Driver] = self._drivers(go_on)
 
-    def _load(self, config: Config) -> None:
+    def _load(self, config: Config, go_on: Callable[[str], None]) -> None:
         for point in installed.entry_points(group=ENTRY_POINT_GROUP):
-            self._register(point.name, partial(installed.loaded, point), installed.name_of(point.dist))
+            origin = installed.name_of(point.dist)
+            go_on(_named(point.name, origin))
+            self._register(point.name, partial(installed.loaded, point), origin)
         for name in config.plugins:
             _check_name(name)
+            go_on(_named(name, "PLUGINS"))
             self._register(name, partial(_imported, name), "PLUGINS")
         if config.module is not None:
+            go_on(_named("config file", "config file"))
             self._register("config file", lambda: config.module, "config file")
 
     def _register(self, name: str, load: Callable[[], object], origin: str) -> None:
-        is_loaded = False
+        is_loaded, named = False, _named(name, origin)
         try:
             with forgetting_interrupted():
                 plugin = load()
@@ -108,14 +114,12 @@ class Plugins:
             self._add(name, plugin, origin)
         except BaseException as error:  # code of the plugin: its module, or its `__dir__` and `__eq__`
             refuse_to_wrap(error)
-            if is_loaded and issubclass(type(error), ConfigError):
-                raise  # it names the plugin
+            is_ours, told = issubclass(type(error), ConfigError), told_of(named, error)
+            if is_ours and (is_loaded or told.startswith(f"ConfigError: {named} cannot be loaded: ")):
+                raise  # it names the plugin, which is loaded again for a client that it makes
             if open_files.are_used_up(error):
-                raise BrokerUnavailable(
-                    f"the plugin {name} ({origin}) cannot be loaded: {open_files.advice()}"
-                ) from error
-            text = f"the plugin {shortened(name)} ({origin}) cannot be loaded: {shown_error(error)}"
-            raise ConfigError(explained(text, error)) from error
+                raise BrokerUnavailable(f"{named} cannot be loaded: {open_files.advice()}") from error
+            raise ConfigError(explained(f"{named} cannot be loaded: {told}", error)) from error
 
     def _add(self, name: str, plugin: object, origin: str) -> None:
         other = self._manager.get_name(plugin)
@@ -150,19 +154,13 @@ class Plugins:
                         f"{other} and by the plugin {implementation.plugin_name}. Remove one of them"
                     )
 
-    def _drivers(self) -> dict[str, Driver]:
+    def _drivers(self, go_on: Callable[[str], None]) -> dict[str, Driver]:
         found: dict[str, Driver] = {}
         owners: dict[str, str] = {}
         for implementation in self.implementations("mrq_driver"):
-            plugin, process = implementation.plugin_name, os.getpid()
-            try:
-                driver = implementation.function()
-            except BaseException as error:
-                end_child(error, process)
-                refuse_to_wrap(error)
-                raise ConfigError(
-                    f"mrq_driver of the plugin {plugin} failed: {shown_error(error)}"
-                ) from error
+            plugin = implementation.plugin_name
+            go_on(f"the driver of the plugin {plugin}")
+            driver = _driver_of(implementation)
             if driver is None:
                 continue
             if not isinstance(driver, Driver):
@@ -334,6 +332,34 @@ def _check_name(name: object) -> None:
     parts = name.split(".") if isinstance(name, str) else [""]
     if not all(part and part.isprintable() and not set(part) & set("/\\ ") for part in parts):
         raise ConfigError(f"PLUGINS has {shown(name)}: expected paths of modules, such as app.plugins")
+
+
+def _driver_of(implementation: pluggy.HookImpl) -> object:
+    """What `mrq_driver` of a plugin returns. Raises ConfigError if it fails."""
+    plugin, process = implementation.plugin_name, os.getpid()
+    failed, outer = f"mrq_driver of the plugin {plugin} failed", _called_for_drivers.get()
+    if plugin in outer:
+        raise ConfigError(
+            f"{failed}: it makes a client, which would call it again: call configure in the program, or with "
+            "plugins=[]"
+        )
+    calling = _called_for_drivers.set((*outer, plugin))
+    try:
+        return implementation.function()
+    except BaseException as error:
+        end_child(error, process)
+        refuse_to_wrap(error)
+        told = told_of(f"the driver of the plugin {plugin}", error)
+        if issubclass(type(error), ConfigError) and told.startswith(f"ConfigError: {failed}: "):
+            raise  # it names the plugin already
+        raise ConfigError(f"{failed}: {told}") from error
+    finally:
+        _called_for_drivers.reset(calling)
+
+
+def _named(name: str, origin: str) -> str:
+    """A plugin as errors name it."""
+    return f"the plugin {shortened(name)} ({origin})"
 
 
 def _imported(name: str) -> ModuleType:

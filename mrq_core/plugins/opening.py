@@ -31,7 +31,8 @@ def open_broker(
     """Opens the configured broker, without connecting: of one driver, or of two drivers if STORE names
     another driver for the records. `again`: this process has opened it before, and another native thread
     needs its own. Raises ConfigError."""
-    with (loading_again if again else loading)(Loading("the driver of the broker", config)):
+    named = " with STORE ".join(hide_login(one) for one in (config.broker, config.store) if one)
+    with (loading_again if again else loading)(Loading(f"the driver of the broker {named}", config)):
         try:
             with forgetting_interrupted():
                 return _opened(config, plugins, run_blocking, clock)
@@ -41,7 +42,6 @@ def open_broker(
             refuse_to_wrap(error)
             if open_files.are_used_up(error):
                 raise BrokerUnavailable(f"the broker cannot be opened: {open_files.advice()}") from error
-            named = " with STORE ".join(hide_login(one) for one in (config.broker, config.store) if one)
             if isinstance(error, RuntimeError) and "atexit after shutdown" in str(error):
                 raise BrokerUnavailable(
                     f"the broker {named} cannot be opened while the interpreter ends: its modules cannot be "

@@ -13,19 +13,22 @@ from mrq_core.client import ambient as ambient_module
 from mrq_core.client.ambient import configure, current_client, queue_job
 from mrq_core.client.handles import Job, Queue
 from mrq_core.config import loading as loading_module
+from mrq_core.config.settings import Config
 from mrq_core.config.sources import load_config
 from mrq_core.errors import ConfigError
 from mrq_core.running.context import get_current_config
 
 PATIENCE = 30.0
 
+_CLIENT_ASKED = "the client of this process was asked for while the config file is being loaded"
+_CONFIG_ASKED = "the configuration was asked for while the config file is being loaded"
 ASKING = {
-    "get_current_config()": "the configuration was asked for while the config file mrq-config.py",
-    "queue_job('a.B')": "the client of this process was asked for while the config file mrq-config.py",
-    "Queue('x').size()": "the client of this process was asked for while the config file mrq-config.py",
-    "Job('a' * 24).fetch()": "the client of this process was asked for while the config file mrq-config.py",
-    "get_job_result('a' * 24)": "the client of this process was asked for while the config file",
-    "configure()": "the configuration was asked for while the config file mrq-config.py",
+    "get_current_config()": _CONFIG_ASKED,
+    "queue_job('a.B')": _CLIENT_ASKED,
+    "Queue('x').size()": _CLIENT_ASKED,
+    "Job('a' * 24).fetch()": _CLIENT_ASKED,
+    "get_job_result('a' * 24)": _CLIENT_ASKED,
+    "configure()": _CONFIG_ASKED,
 }
 IMPORTS = (
     "from mrq_core import Job, Queue, configure, get_current_config, get_job_result, hookimpl, queue_job\n"
@@ -74,7 +77,7 @@ def test_a_plugin_is_told_that_the_client_is_not_ready(tmp_path: Path, call: str
     printed = run("try:\n    queue_job('a.B')\nexcept Exception as error: print(error)\n", tmp_path)
     assert printed.startswith(
         "the plugin plug (PLUGINS) cannot be loaded: ConfigError: the client of this process was asked for "
-        "while a plugin is being loaded, and is not ready before that has ended"
+        "while the plugin is being loaded, and is not ready before that has ended"
     ), printed
 
 
@@ -340,15 +343,101 @@ def test_a_thread_whose_import_the_config_file_waits_for_is_told_so(tmp_path: Pa
     assert number == "1"
 
 
-def test_a_thread_that_a_plugin_waits_for_is_told_so(tmp_path: Path) -> None:
+PLUGIN_ASKING = (
+    "queue_job('a.B')", "get_current_config()", "load_config()", "configure()", "Client(load_config())",
+    "Plugins(Config())",
+)  # fmt: skip
+PLUGIN_IMPORTS = (
+    "from mrq_core.client.client import Client\nfrom mrq_core.config.settings import Config\n"
+    "from mrq_core.config.sources import load_config\nfrom mrq_core.plugins.manager import Plugins\n"
+)
+NOT_BEFORE = "and is not ready before that has ended: ask for it in a function that is called later"
+
+
+@pytest.mark.parametrize("call", PLUGIN_ASKING)
+def test_a_thread_that_a_plugin_waits_for_is_told_that_the_plugin_asked(tmp_path: Path, call: str) -> None:
+    (tmp_path / "mrq-config.py").write_text("PLUGINS = ['other', 'shop']\n")
+    (tmp_path / "other.py").write_text("")
+    (tmp_path / "shop.py").write_text(f"{PLUGIN_IMPORTS}{asking(call)}{JOINS['thread']}")
+    told, done = run("configure()\nprint('done')\n", tmp_path).splitlines()
+    begin, _, end = told.partition(" was asked for while the plugin shop (PLUGINS) is being loaded, ")
+    assert begin in ("ConfigError the client of this process", "ConfigError the configuration"), told
+    assert end.startswith(NOT_BEFORE)
+    assert done == "done"
+
+
+@pytest.mark.parametrize("command", [["run", "tasks.x", "--async"], ["queues"]])
+@pytest.mark.parametrize(
+    ("join", "call"),
+    [("result", "load_config()"), ("result", QUEUE), ("to_thread", "Client(load_config())")],
+)
+def test_the_error_of_a_command_names_the_plugin_that_asked_once(
+    tmp_path: Path, command: list[str], join: str, call: str
+) -> None:
     (tmp_path / "mrq-config.py").write_text("PLUGINS = ['shop']\n")
-    (tmp_path / "shop.py").write_text(
-        f"{IMPORTS}import threading\nthread = threading.Thread(target=queue_job, args=('a.B',))\n"
-        "thread.start()\nthread.join()\n"
+    code = asking(call).replace("print(type(error).__name__, error)", "raise")
+    (tmp_path / "shop.py").write_text(f"{PLUGIN_IMPORTS}{code}{JOINS[join]}")
+    done = subprocess.run(
+        [sys.executable, "-m", "mrq_core.cli", *command],
+        cwd=tmp_path, capture_output=True, text=True, timeout=PATIENCE, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2, done.stderr
+    (said,) = done.stderr.splitlines()
+    begin, wanted, end = said.partition(" was asked for while the plugin is being loaded, ")
+    assert begin.startswith("mrq: the plugin shop (PLUGINS) cannot be loaded: ConfigError: the "), said
+    assert wanted, said
+    assert end.startswith(NOT_BEFORE)
+    assert "config file" not in said
+    assert said.count("shop") == 1
+
+
+@pytest.mark.parametrize("call", ["configure()", "Client(load_config())"])
+def test_a_plugin_that_makes_a_client_is_named_once(tmp_path: Path, call: str) -> None:
+    """In its module, and in `mrq_driver`."""
+    (tmp_path / "mrq-config.py").write_text("PLUGINS = ['shop']\n")
+    program = "try:\n    queue_job('a.B')\nexcept Exception as error: print(error)\n"
+    advice = "again: call configure in the program, or with plugins=[]\n"
+    (tmp_path / "shop.py").write_text(f"{IMPORTS}{PLUGIN_IMPORTS}{call}\n")
+    assert run(program, tmp_path) == (
+        "the plugin shop (PLUGINS) cannot be loaded: ConfigError: it makes a client while it is loaded, and "
+        f"that client would load it {advice}"
     )
-    printed = run("configure()\nprint('done')\n", tmp_path)
-    assert "was asked for while a plugin is being loaded" in printed
-    assert "done\n" in printed
+    (tmp_path / "shop.py").write_text(f"{IMPORTS}{PLUGIN_IMPORTS}@hookimpl\ndef mrq_driver():\n    {call}\n")
+    assert run(program, tmp_path) == (
+        f"mrq_driver of the plugin shop failed: it makes a client, which would call it {advice}"
+    )
+    asked = f"{IMPORTS}{PLUGIN_IMPORTS}@hookimpl\ndef mrq_driver():\n    {QUEUE}\n"
+    (tmp_path / "shop.py").write_text(asked)
+    assert run(program, tmp_path).startswith(
+        "mrq_driver of the plugin shop failed: ConfigError: the client of this process was asked for while "
+        "the driver is being loaded, "
+    )
+
+
+def test_a_wait_for_another_thread_that_loads_code_is_no_failure_of_the_config_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loading_module, "_PATIENCE", 0.2)
+    (tmp_path / "mrq-config.py").write_text("")
+    loads, end = threading.Event(), threading.Event()
+
+    def load() -> None:
+        with loading_module.loading(loading_module.Loading("the plugin shop (PLUGINS)", Config())):
+            loads.set()
+            end.wait(PATIENCE)
+
+    thread = threading.Thread(target=load)
+    thread.start()
+    try:
+        assert loads.wait(PATIENCE)
+        with pytest.raises(ConfigError) as raised:
+            load_config()
+    finally:
+        end.set()
+        thread.join(PATIENCE)
+    assert str(raised.value).startswith(
+        "the configuration is not ready: another thread has been loading the plugin shop (PLUGINS) for 0."
+    )
 
 
 def test_a_failed_first_call_leaves_nothing_behind(tmp_path: Path) -> None:
