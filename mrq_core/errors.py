@@ -168,6 +168,10 @@ class ScheduleNotFound(InvalidValue):
     """No schedule has this name."""
 
 
+class ScheduleExists(InvalidValue):
+    """Another schedule has this name."""
+
+
 class InvalidParams(MrqError, ValueError):
     """The params do not fit the arguments of the task."""
 

@@ -51,6 +51,19 @@ def exit_on_error(*, debug: bool) -> Iterator[None]:
         sys.exit(code)
 
 
+@contextmanager
+def named_as_typed(**flags: str) -> Iterator[None]:
+    """Lets errors name the flag that was typed, instead of the key that programs use. `flags`: by the paths
+    of the errors, such as ``interval="--every"``."""
+    try:
+        yield
+    except InvalidValue as error:
+        subject, _, rest = str(error).partition(" ")
+        if error.path in flags and (subject == error.path or (subject == "queue" and rest.startswith("is "))):
+            error.args = (f"{flags[error.path]} {rest}",)
+        raise
+
+
 def notes_of(error: BaseException) -> list[str]:
     """The notes of an error, such as the plugin that raised it."""
     try:

@@ -11,8 +11,8 @@ from typing import Annotated
 import typer
 from msgspec.structs import replace
 
-from mrq_core.cli.errors import CommandFailed, UsageError, ask, can_ask
-from mrq_core.cli.options import Given, command
+from mrq_core.cli.errors import CommandFailed, UsageError, ask, can_ask, named_as_typed
+from mrq_core.cli.options import Given, command, filter_of
 from mrq_core.cli.output import console, counted, note, say, told_until_then
 from mrq_core.client.handles import Job
 from mrq_core.contract.broker import Broker
@@ -36,9 +36,7 @@ from mrq_core.operations.actions import (
 from mrq_core.operations.hidden_params import params_with_secrets
 from mrq_core.operations.queries.filters import (
     FilterTexts,
-    filter_from,
     object_from,
-    queue_names_from,
     seconds_from,
     time_from,
 )
@@ -65,7 +63,7 @@ def requeue(
 
     Examples: `mrq jobs requeue ID`, `mrq jobs requeue --status failed --error ValueError --since 1d`.
     """
-    queue = None if to is None else check_job_queue_name(to)
+    queue = None if to is None else _target(to)
     _change(given, ids, wanted, Requeue(queue=queue), yes=yes, dry_run=dry_run)
 
 
@@ -99,10 +97,15 @@ def move(
 
     Example: `mrq jobs move --queue slow --to fast`.
     """
-    action = Move(queue=check_job_queue_name(to))
-    if not ids and tuple(queue_names_from(wanted.queues)) == (action.queue,):
+    action = Move(queue=_target(to))
+    if not ids and filter_of(wanted).queues == (action.queue,):
         raise InvalidValue(f"--to is {shown(to)}, where these jobs are: expected another queue", path="to")
     _change(given, ids, wanted, action, yes=yes, dry_run=dry_run)
+
+
+def _target(to: str) -> str:
+    with named_as_typed(queue="--to"):
+        return check_job_queue_name(to)
 
 
 @command("broker", "plugins")
@@ -128,14 +131,17 @@ def edit(
     """
     if params is None and priority is None and after is None and at is None:
         raise UsageError("nothing to change is named: expected --params, --priority, --in or --at")
+    if after is not None and at is not None:
+        raise UsageError("--in and --at are both given: expected one of them")
     delay = None if after is None else seconds_from(after, name="--in")
-    due_at = None if at is None else time_from(at, name="at")
-    value = None if params is None else object_from(params, name="params")
+    due_at = None if at is None else time_from(at, name="--at")
+    value = None if params is None else object_from(params, name="--params")
     with given.client() as client:
         job = Job(job_id, client=client)
         if value is not None:
             value = params_with_secrets(value, job.fetch().params)
-        job.edit(params=value, priority=priority, delay=delay, at=due_at)
+        with named_as_typed(priority="--priority", delay="--in", at="--at"):
+            job.edit(params=value, priority=priority, delay=delay, at=due_at)
         record = client.stored(job_id)
     due = "parked under a limit" if record.due_at is None else f"due at {iso(record.due_at)}"
     say(f"{record.id} is edited: {record.status}, {due}, with priority {record.priority}")
@@ -162,7 +168,7 @@ def _change(
     dry_run: bool,
 ) -> None:
     """Runs one of the commands above."""
-    wanted = filter_from(texts, now=datetime.now(UTC))
+    wanted = filter_of(texts)
     verb = VERBS[type(action)][0]
     if not ids and wanted.is_empty:
         raise UsageError(f"no jobs to {verb} are named: expected ids, or a filter such as --status")

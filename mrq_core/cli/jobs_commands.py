@@ -5,14 +5,13 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from typing import Annotated
 
 import typer
 
-from mrq_core.cli.errors import EXIT_FAILED, notes_of
+from mrq_core.cli.errors import EXIT_FAILED, named_as_typed, notes_of
 from mrq_core.cli.job_display import print_job, print_log_end, print_log_lines, print_running
-from mrq_core.cli.options import Given, command
+from mrq_core.cli.options import Given, command, filter_of
 from mrq_core.cli.output import console, counted, note, print_json, say, show_table
 from mrq_core.cli.terminal import flush_result, is_output_gone
 from mrq_core.client.client import Client
@@ -22,7 +21,7 @@ from mrq_core.contract.queries import Order
 from mrq_core.contract.record import JobRecord, Status
 from mrq_core.errors import shown_error
 from mrq_core.operations import jobs
-from mrq_core.operations.queries.filters import FilterTexts, filter_from, seconds_from
+from mrq_core.operations.queries.filters import FilterTexts, seconds_from
 from mrq_core.operations.running_jobs import running_now, running_view
 from mrq_core.operations.views import job_details, job_row, log_view, seconds
 
@@ -51,9 +50,9 @@ def list_jobs(
 
     Examples: `mrq jobs list --status failed,timeout --since 2h`, `mrq jobs list --params user=17`.
     """
-    job_filter = filter_from(wanted, now=datetime.now(UTC))
+    job_filter = filter_of(wanted)
     order = Order.OLDEST_FIRST if oldest_first else Order.NEWEST_FIRST
-    with given.client() as client:
+    with given.client() as client, named_as_typed(cursor="--cursor"):
         found = jobs.list_jobs(
             client.broker, job_filter, limit=limit, order=order, cursor=cursor, on_scan=_note_scan
         )

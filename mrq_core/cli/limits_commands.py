@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from mrq_core.cli.errors import CommandFailed
+from mrq_core.cli.errors import CommandFailed, UsageError
 from mrq_core.cli.options import Given, command
 from mrq_core.cli.output import note, print_json, say, show_table
 from mrq_core.clock import period_words
@@ -48,6 +48,8 @@ def set_limit(
     ] = "1s",
 ) -> None:
     """Sets a limit rule for all workers. It stays until it is removed, whatever the tasks say."""
+    if concurrency is None and rate is None:
+        raise UsageError("nothing to limit is named: expected --concurrency, --rate, or both")
     with given.client() as client:
         rule = limits.set_limit(
             client.broker, name, concurrency=concurrency, rate=rate, per=duration_from(per, name="--per")

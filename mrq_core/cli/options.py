@@ -14,13 +14,14 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Annotated, Any, get_origin
 
 import typer
 from typer.models import OptionInfo
 
 from mrq_core.cli import terminal
-from mrq_core.cli.errors import EXIT_FAILED, UsageError, exit_on_error
+from mrq_core.cli.errors import EXIT_FAILED, UsageError, exit_on_error, named_as_typed
 from mrq_core.cli.output import note
 from mrq_core.cli.terminal import output_error, reserved_output, restore_streams
 from mrq_core.client.client import Client
@@ -28,7 +29,8 @@ from mrq_core.config.settings import SETTINGS, Config, Setting, default_of, flag
 from mrq_core.config.source_file import ConfigFile
 from mrq_core.config.sources import load_config
 from mrq_core.contract.plain import is_utf8
-from mrq_core.operations.queries.filters import FilterTexts
+from mrq_core.contract.queries import JobFilter
+from mrq_core.operations.queries.filters import FilterTexts, filter_from
 
 _PANELS = {
     "broker": "Broker",
@@ -319,6 +321,21 @@ _LISTS = (
 def _take_filter(values: dict[str, Any]) -> FilterTexts:
     lists = {name: tuple(values.pop(name) or ()) for name in _LISTS}
     return FilterTexts(**lists, since=_only("since", values), until=_only("until", values))
+
+
+_TYPED = {
+    name: f"--{name}"
+    for name in (
+        *("status", "path", "queue", "worker", "error", "message", "group"),
+        *("key", "schedule", "since", "until", "params"),
+    )
+}
+
+
+def filter_of(texts: FilterTexts) -> JobFilter:
+    """The filter that the flags select. Raises InvalidValue, which names the flag."""
+    with named_as_typed(**_TYPED):
+        return filter_from(texts, now=datetime.now(UTC))
 
 
 def _only(name: str, values: dict[str, Any]) -> str | None:

@@ -9,7 +9,7 @@ from typing import Annotated, Protocol, TypedDict
 
 import typer
 
-from mrq_core.cli.errors import CommandFailed, UsageError, ask, can_ask
+from mrq_core.cli.errors import CommandFailed, UsageError, ask, can_ask, named_as_typed
 from mrq_core.cli.options import Given, command
 from mrq_core.cli.output import counted, note, print_json, say, show_table, told_until_then
 from mrq_core.contract.broker import Broker
@@ -154,7 +154,8 @@ def pause(given: Given, names: Names, until: Until = None, duration: For = None)
     """Pauses queues: workers claim nothing more from them, and running jobs go on."""
     with given.client() as client:
         paused = queue_names_from(names)
-        end = queues.pause_queues(client.broker, paused, **pause_end(until, duration))
+        with named_as_typed(until="--until"):
+            end = queues.pause_queues(client.broker, paused, **pause_end(until, duration))
     say(f"paused{until_text(end)}: {shown_names(paused)}")
 
 
@@ -208,7 +209,8 @@ def move_jobs(
     with given.client() as client:
         moved = queue_names_from(names)
         for name in moved:
-            checked_move(name, to)
+            with named_as_typed(to="--to"):
+                checked_move(name, to)
         question = f"Move {{}} to {shown_names([to])}?"
         if not _is_confirmed(client.broker, moved, question, yes=yes, dry_run=dry_run):
             return

@@ -12,7 +12,7 @@ from typing import Annotated, Any, NoReturn
 import msgspec
 import typer
 
-from mrq_core.cli.errors import EXIT_INTERRUPTED, CommandFailed, UsageError
+from mrq_core.cli.errors import EXIT_INTERRUPTED, CommandFailed, UsageError, named_as_typed
 from mrq_core.cli.options import Given, command
 from mrq_core.cli.output import note, print_json, safe
 from mrq_core.cli.terminal import (
@@ -139,7 +139,8 @@ def _enqueue(client: Client, task: str, params: JsonObject, queue: str | None, k
         find_task(task)
     except TaskError as error:
         problem = error
-    job_id = client.queue_job(task, params, queue=queue, idempotency_key=key)
+    with named_as_typed(queue="--queue", idempotency_key="--idempotency-key"):
+        job_id = client.queue_job(task, params, queue=queue, idempotency_key=key)
     if problem is not None:
         note(f"mrq: queued all the same, as a worker may find it elsewhere: {problem}")
     print(job_id, file=result_output(), flush=True)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from mrq_core.cli.errors import CommandFailed, ask, can_ask
+from mrq_core.cli.errors import CommandFailed, UsageError, ask, can_ask, named_as_typed
 from mrq_core.cli.options import Given, command
 from mrq_core.cli.output import counted, note, print_json, say, show_table, told_until_then
 from mrq_core.client.client import Client
@@ -16,14 +16,16 @@ from mrq_core.clock import from_ms
 from mrq_core.contract.codec import JsonObject
 from mrq_core.contract.messages import Enqueued
 from mrq_core.contract.naming import shown_names
-from mrq_core.errors import ScheduleNotFound
+from mrq_core.errors import ScheduleExists, ScheduleNotFound
 from mrq_core.operations import schedules
 from mrq_core.operations.hidden_params import params_with_secrets
 from mrq_core.operations.queries.filters import duration_from, moment_from, object_from
 from mrq_core.operations.schedules import StoredSchedule
 from mrq_core.operations.views import iso, schedule_status, schedule_view
 from mrq_core.scheduler.definitions import trigger_words
+from mrq_core.scheduler.values import INTERVAL_MIN, JITTER_MAX
 
+_DAY = 86_400
 Names = Annotated[list[str], typer.Argument(metavar="NAME", help="Names of schedules.")]
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The name of a schedule.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -100,10 +102,12 @@ def add(
     Examples: `mrq schedules add tasks.tidy --every 15m`,
     `mrq schedules add tasks.report --at 08:30 --weekday 0`.
     """
+    interval = None if every is None else duration_from(every, name="--every", least=INTERVAL_MIN)
+    _check_trigger(interval, cron, at, weekday, monthday)
     keys = {
         "path": task,
         "name": name,
-        "interval": None if every is None else duration_from(every, name="--every"),
+        "interval": interval,
         "cron": cron,
         "dailytime": at,
         "weekday": weekday,
@@ -113,15 +117,47 @@ def add(
         "queue": queue,
         "missed": missed,
         "overlap": overlap,
-        "jitter": None if jitter is None else duration_from(jitter, name="--jitter"),
+        "jitter": None if jitter is None else duration_from(jitter, name="--jitter", most=JITTER_MAX),
     }
     with given.client() as client:
         if isinstance(keys["params"], dict):
             original = _params_of(client, name) if replace and name else {}
             keys["params"] = params_with_secrets(keys["params"], original)
-        made = add_schedule(replaces=replace, client=client, **keys)
+        try:
+            with named_as_typed(**_FLAGS):
+                made = add_schedule(replaces=replace, client=client, **keys)
+        except ScheduleExists as error:
+            taken = str(error).partition(":")[0]
+            raise CommandFailed(f"{taken}: give another --name, or --replace to replace it") from error
         following = made.next_fires()
     say(f"added: {shown_names([made.name])}, next fire {iso(following[0]) if following else 'never'}")
+
+
+_FLAGS = {
+    "interval": "--every",
+    "dailytime": "--at",
+    **{key: f"--{key}" for key in ("name", "cron", "weekday", "monthday", "timezone")},
+    **{key: f"--{key}" for key in ("queue", "missed", "overlap", "jitter")},
+}
+"""The flags of keys of a schedule."""
+
+
+def _check_trigger(
+    interval: float | None, cron: str | None, at: str | None, weekday: int | None, monthday: int | None
+) -> None:
+    """Raises UsageError unless the flags name one trigger."""
+    days = [flag for flag, day in (("--weekday", weekday), ("--monthday", monthday)) if day is not None]
+    if days and at is None:
+        raise UsageError(f"{days[0]} is given without --at: expected the time of day, such as --at 08:30")
+    if len(days) > 1:
+        raise UsageError(f"{' and '.join(days)} are both given: expected one of them")
+    if interval == _DAY and at is not None:
+        interval = None  # as in an entry of a config: the time counts
+    given = (("--every", interval), ("--cron", cron), ("--at", at))
+    kinds = [flag for flag, value in given if value is not None]
+    if len(kinds) != 1:
+        found = f"{' and '.join(kinds)} are given" if kinds else "none of them is given"
+        raise UsageError(f"{found}: expected one of --every, --cron and --at, the times of its fires")
 
 
 def _params_of(client: Client, name: str) -> JsonObject:

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from mrq_core import __version__
+from mrq_core.cli.errors import named_as_typed
 from mrq_core.cli.options import Given, command
 from mrq_core.cli.output import json_text, note, print_json, say, show_table
 from mrq_core.cli.queues_commands import For, Until, pause_end, until_text
@@ -97,7 +98,7 @@ def _argument(argument: ArgumentDescription) -> tuple[str, str, str]:
 @command("broker", "plugins")
 def pause_task(given: Given, paths: Paths, until: Until = None, duration: For = None) -> None:
     """Pauses tasks: workers start none of their jobs, and running jobs go on."""
-    with given.client() as client:
+    with given.client() as client, named_as_typed(until="--until"):
         end = queues.pause_tasks(client.broker, paths, **pause_end(until, duration))
     say(f"paused{until_text(end)}: {', '.join(paths)}")
 

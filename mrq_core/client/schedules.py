@@ -196,8 +196,9 @@ class Schedule:
 
 def add_schedule(*, replaces: bool = False, client: Client | None = None, **keys: Any) -> Schedule:
     """Adds a schedule with the keys of an entry of SCHEDULER_TASKS, such as `path`, `name` and `cron`. Raises
-    InvalidValue, also for a name that is taken, unless `replaces`, for an `end` that is past, and for params
-    that do not fit the task, if its code is found here or a worker has published it."""
+    ScheduleExists for a name that is taken, unless `replaces`, and InvalidValue for other wrong keys, for an
+    `end` that is past, and for params that do not fit the task, if its code is found here or a worker has
+    published it."""
     own = checked_client(client) or current_client()
     definition = definition_from(keys)
     described = described_here(own, definition.path)

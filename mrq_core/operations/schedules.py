@@ -26,6 +26,7 @@ from mrq_core.errors import (
     BrokerUnavailable,
     ChangedMeanwhile,
     InvalidValue,
+    ScheduleExists,
     ScheduleNotFound,
     shown,
     shown_error,
@@ -203,10 +204,10 @@ def add_schedule(
     seen: str | None = None,
     described: TaskDescription | None = None,
 ) -> StoredSchedule:
-    """Adds a schedule that belongs to no config. Raises InvalidValue if its name is taken, unless `replaces`:
-    then its definition changes, and its counts stay; also for an `end` that is past, and for params that do
-    not fit the task, see `check_job_params`. `seen`: the `digest_of` of the definition to replace; raises
-    ChangedMeanwhile if the schedule has another one, or is gone."""
+    """Adds a schedule that belongs to no config. Raises ScheduleExists if its name is taken, unless
+    `replaces`: then its definition changes, and its counts stay. Raises InvalidValue for an `end` that is
+    past, and for params that do not fit the task, see `check_job_params`. `seen`: the `digest_of` of the
+    definition to replace; raises ChangedMeanwhile if the schedule has another one, or is gone."""
     check_job_params(broker, definition, described)
 
     def change(stored: StoredSchedule | None, now: int) -> StoredSchedule:
@@ -220,7 +221,7 @@ def add_schedule(
         if stored is None or stored.removed_at is not None:
             return new_schedule(definition, "person", now)
         if not replaces:
-            raise InvalidValue(
+            raise ScheduleExists(
                 f"there is a schedule {shown(definition.name)} already: expected another name, or a request "
                 "to replace it",
                 path="name",

@@ -24,6 +24,7 @@ MADE_UP_MOST = 1000
 """The most missed fires that `all` makes up for."""
 FAILURES_MOST = 20
 """The most failures in a row after which a schedule can be paused: it remembers that many jobs."""
+JITTER_MAX = 86_400.0
 _GRACE_MAX = 366 * 86_400.0
 _FIRST_YEAR, _LAST_YEAR = 1970, 9998
 """The years of excluded dates: all zones can convert their days."""
@@ -42,7 +43,7 @@ def _interval(value: object, key: str, zone: str) -> float:
 
 
 def _jitter(value: object, key: str, zone: str) -> float:
-    return _seconds(value, key, 0.0, 86_400.0)
+    return _seconds(value, key, 0.0, JITTER_MAX)
 
 
 def _grace(value: object, key: str, zone: str) -> float:

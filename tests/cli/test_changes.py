@@ -304,7 +304,7 @@ def test_edit_changes_a_waiting_job(mrq: Shell, project: Project) -> None:
         (["--in", "soon"], "--in is 'soon': expected a duration"),
         (["--in", "99999999d"], "--in is '99999999d': expected a duration of at most 30 years"),
         (["--at", "soon"], "at is 'soon': expected a time"),
-        (["--in", "1h", "--at", "2040-01-01"], "delay and at are both given"),
+        (["--in", "1h", "--at", "2040-01-01"], "--in and --at are both given"),
     ],
     ids=str,
 )

@@ -117,7 +117,7 @@ def test_a_limit_that_makes_no_sense_is_refused(mrq: Shell) -> None:
     for arguments, text in (
         (("a:b", "--concurrency", "1"), "without a colon"),
         (("task", "--concurrency", "1"), "and not 'task'"),
-        (("api",), "no concurrency and no rate"),
+        (("api",), "nothing to limit is named"),
         (("api", "--concurrency", "-1"), "expected 0 to"),
         (("api", "--rate", "0"), "expected a number above 0"),
         (("api", "--rate", "1", "--per", "soon"), "expected a duration"),

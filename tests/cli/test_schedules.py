@@ -36,11 +36,27 @@ def test_schedules_are_added_listed_and_deleted(mrq: Shell, project: Project) ->
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
-        (("tasks.greet",), "the trigger is one of interval, cron and dailytime"),
+        (("tasks.greet",), "none of them is given: expected one of --every, --cron and --at"),
+        (("tasks.greet", "--every", "1h", "--cron", "@daily"), "--every and --cron are given: expected one"),
+        (("tasks.greet", "--weekday", "1"), "--weekday is given without --at"),
+        (
+            ("tasks.greet", "--at", "8:00", "--weekday", "1", "--monthday", "2"),
+            "--weekday and --monthday",
+        ),
+        (("tasks.greet", "--at", "25:00"), "--at is '25:00'"),
+        (("tasks.greet", "--at", "08:00", "--weekday", "9"), "--weekday is 9"),
+        (("tasks.greet", "--at", "08:00", "--monthday", "40"), "--monthday is 40"),
+        (("tasks.greet", "--cron", "x"), "--cron is 'x'"),
+        (("tasks.greet", "--every", "1h", "--missed", "x"), "--missed is 'x'"),
+        (("tasks.greet", "--every", "1h", "--overlap", "x"), "--overlap is 'x'"),
+        (("tasks.greet", "--every", "1h", "--jitter", "3h", *NAME), "--jitter is 10800 s"),
+        (("tasks.greet", "--every", "7d", "--jitter", "2d"), "--jitter is '2d': expected a duration"),
+        (("tasks.greet", "--every", "1h", "--queue", ""), "--queue is ''"),
+        (("tasks.greet", "--every", "1h", "--name", " a"), "--name is ' a'"),
         (("tasks.greet", "--every", "soon"), "expected a duration"),
-        (("tasks.greet", "--every", "0.1s"), "interval is 0.1"),
+        (("tasks.greet", "--every", "0.1s"), "--every is '0.1s': expected a duration of at least 1s"),
         (("tasks.greet", "--cron", "0 0 30 2 *"), "Bad day-of-month"),
-        (("tasks.greet", "--cron", "@daily", "--timezone", "Mars"), "timezone is 'Mars'"),
+        (("tasks.greet", "--cron", "@daily", "--timezone", "Mars"), "--timezone is 'Mars'"),
         (("tasks.greet", "--every", "1m", "--params", "[]"), "expected a JSON object"),
         (("tasks.greet", "--every", "1m", "--name", "a\tb"), "printable characters"),
         (("no path", "--every", "1m"), "module.Name"),
@@ -56,9 +72,12 @@ def test_what_makes_no_sense_is_refused(mrq: Shell, arguments: tuple[str, ...], 
 
 def test_a_name_is_given_once_unless_it_is_replaced(mrq: Shell) -> None:
     mrq("schedules", "add", "tasks.greet", "--name", "a", "--every", "1h", *NAME)
-    assert "there is a schedule 'a' already" in mrq(
-        "schedules", "add", "tasks.fail", "--name", "a", "--every", "1h", code=2
-    ).err  # fmt: skip
+    again = mrq("schedules", "add", "tasks.fail", "--name", "a", "--every", "1h", code=1)
+    taken = "mrq: there is a schedule 'a' already: give another --name, or --replace to replace it\n"
+    assert again.err == taken
+    mrq("schedules", "add", "tasks.fail", "--every", "1h")
+    mrq("schedules", "add", "tasks.fail", "--every", "1h", code=1)
+    mrq("schedules", "delete", mrq("schedules", "--json").json[-1]["name"])
     mrq("schedules", "add", "tasks.fail", "--name", "a", "--every", "1h", "--replace")
     assert [view["path"] for view in mrq("schedules", "--json").json] == ["tasks.fail"]
 
