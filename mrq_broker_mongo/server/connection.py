@@ -46,6 +46,7 @@ from mrq_core.drivers import answers
 from mrq_core.drivers.exits import too_late
 from mrq_core.drivers.forks import left_in_parent, start_anew_in_children
 from mrq_core.drivers.stack import ensure_stack
+from mrq_core.drivers.standard_descriptors import reserve_standard_descriptors
 from mrq_core.errors import BrokerCorrupt, BrokerUnavailable
 from mrq_core.failpoints import reach
 
@@ -348,6 +349,7 @@ class Connection:
         inside = {threading.get_ident()} - self._inside
         self._inside |= inside
         try:
+            reserve_standard_descriptors()
             return self.location.connect()
         finally:
             self._inside -= inside

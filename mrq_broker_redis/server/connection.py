@@ -26,6 +26,7 @@ from mrq_core.drivers import answers
 from mrq_core.drivers.exits import has_stopped_threads, too_late
 from mrq_core.drivers.forks import left_in_parent, start_anew_in_children
 from mrq_core.drivers.stack import ensure_stack
+from mrq_core.drivers.standard_descriptors import reserve_standard_descriptors
 from mrq_core.errors import BrokerCorrupt, BrokerUnavailable, MrqError, shown_error
 
 T = TypeVar("T")
@@ -192,6 +193,7 @@ class Connection:
             with self._lock:
                 link = self._link
                 if link is None:
+                    reserve_standard_descriptors()
                     made = Link(self.location.connect(), is_cluster=self.location.is_cluster)
                     link = self._link  # of a signal handler that has interrupted this thread
                     if link is None:

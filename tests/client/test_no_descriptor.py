@@ -111,3 +111,31 @@ def test_a_command_with_few_descriptors_says_so_or_works(
         assert ("free file descriptor" in done.stderr) is (limit < 8)
     else:
         assert (done.returncode == 0) is ("free file descriptor" not in done.stderr)
+
+
+CLOSED = """
+import json, os, sys
+from mrq_core import Queue, configure, queue_job
+
+configure(**json.loads(sys.argv[1]))
+queue_job("a.B", {})
+for descriptor in (1, 2):
+    try:
+        os.write(descriptor, b"warning of a library\\n")
+    except OSError:
+        pass
+queue_job("a.B", {})
+with open(sys.argv[2], "w") as told:
+    told.write(str(Queue("default").size()))
+"""
+
+
+def test_what_is_written_to_a_closed_standard_stream_does_not_go_to_the_server(
+    each_client: Client, tmp_path: Path
+) -> None:
+    config = each_client.config
+    settings = {"broker": config.broker, "store": config.store}
+    program = shlex.join([sys.executable, "-c", CLOSED, json.dumps(settings), str(tmp_path / "told")])
+    command = ["bash", "-c", f"exec {program} 2>&-"]
+    assert subprocess.run(command, timeout=PATIENCE, check=False).returncode == 0
+    assert (tmp_path / "told").read_text() == "2"
