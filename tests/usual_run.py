@@ -116,6 +116,7 @@ _ONE_VARIANT = frozenset(
 """Tests of processes that take seconds, of which one variant runs. The name decides which."""
 _A_THIRD = frozenset(
     {
+        "test_a_child_that_another_greenlet_forks_ends_as_in_a_worker",
         "test_a_child_that_loaded_code_forks_ends_where_the_code_raises",
         "test_a_client_passes_on_what_an_import_hook_raises",
         "test_a_command_with_few_descriptors_says_so_or_works",
@@ -154,6 +155,7 @@ _A_THIRD = frozenset(
         "test_the_jobs_behind_a_damaged_job_are_claimed",
         "test_the_outcome_of_a_job_that_is_damaged_while_it_runs_is_accepted",
         "test_the_slot_of_a_lost_job_is_taken_once",
+        "test_what_ends_another_greenlet_does_not_end_the_task",
         "test_what_plugins_and_the_config_file_print_does_not_spoil_json",
         "test_whichever_reply_is_lost_what_was_written_is_written_once",
     }

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any
 
 import msgspec
 import typer
@@ -174,6 +174,7 @@ def _run_synchronously(client: Client, config: Config, task: str, params: JsonOb
     from mrq_core.running.context import JobContext, current_context
     from mrq_core.running.logs import JobLog, current_log
     from mrq_core.worker.executing import Runner
+    from mrq_core.worker.guards import forking
 
     now = from_ms(SystemClock().now_ms())
     record = JobRecord(
@@ -192,18 +193,18 @@ def _run_synchronously(client: Client, config: Config, task: str, params: JsonOb
     hub = gevent.get_hub()
     hub.NOT_ERROR = (*hub.NOT_ERROR, KeyboardInterrupt)
     setattr(hub, "handle_system_error", partial(_end_greenlet, hub.handle_system_error))  # noqa: B010
-    pid = os.getpid()
     context = JobContext(record, client, JobLog(record.id, 1, max_size=0))
     tokens = (current_context.set(context), current_log.set(context.log), ambient_client.set(client))
     errors = sys.stderr
+    gevent.sleep(0)  # a native thread that forks while the loop starts would break the loop of the child
+    forking.enter_worker()
     try:
         outcome = Runner(config, client.plugins).run(context)
-        if os.getpid() != pid:  # the task has forked this process, and its code has ended here, too
-            _end_child(outcome, context.error)
         if context.error is not None and is_ctrl_c(context.error):
             sys.exit(EXIT_INTERRUPTED)
         return outcome
     finally:
+        forking.leave_worker()
         restore_errors(errors)
         current_context.reset(tokens[0])
         current_log.reset(tokens[1])
@@ -221,21 +222,6 @@ def _end_greenlet(
     line = safe(f"mrq: {repr_of_error(value)} has ended a greenlet of the task, and not the task")
     with suppress(OSError):
         os.write(2, f"{line}\n".encode(errors="backslashreplace"))  # the hub may wait for no lock
-
-
-def _end_child(outcome: Outcome, error: BaseException | None) -> NoReturn:
-    """Ends a process that the task has forked: the result is that of its parent."""
-    from mrq_core.worker.guards.forking import exit_code_of  # it imports gevent
-
-    code = 0 if outcome.status is Status.SUCCESS else 1
-    if code and issubclass(type(error), SystemExit):
-        code = exit_code_of(error)
-    elif code:
-        print(safe((outcome.traceback or "").rstrip()), file=sys.stderr)
-    for stream in (sys.stdout, sys.stderr):
-        with suppress(Exception):
-            stream.flush()
-    os._exit(code)
 
 
 def _explained(task: str, outcome: Outcome) -> str:

@@ -157,6 +157,47 @@ def test_a_child_that_a_task_forks_has_no_result(mrq: Shell, project: Project) -
     assert "Unreadable" in unreadable.err
 
 
+@pytest.mark.parametrize(("end", "code"), [("sys.exit(3)", 3), ("1 / 0", 1), ("os._exit(4)", 4), ("None", 0)])
+@pytest.mark.parametrize(
+    "place",
+    [
+        "gevent.spawn(fork).join()",
+        "mrq_core.spawn(fork).join()",
+        "mrq_core.subpool_map(2, lambda _: fork(), [1])",
+        "gevent.get_hub().threadpool.apply(fork)",
+    ],
+    ids=["greenlet", "greenlet of mrq", "subpool", "native thread"],
+)
+def test_a_child_that_another_greenlet_forks_ends_as_in_a_worker(
+    mrq: Shell, project: Project, place: str, end: str, code: int
+) -> None:
+    project.write(
+        "besides.py",
+        f"""
+        import os
+        import sys
+        import gevent
+        import mrq_core
+
+        codes = []
+
+        def fork():
+            child = os.fork()
+            if child == 0:
+                {end}
+            else:
+                codes.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+
+        @mrq_core.task
+        def forks():
+            {place}
+            return codes
+        """,
+    )
+    said = mrq("run", "besides.forks")
+    assert said.out == f"[\n  {code}\n]\n", said.err
+
+
 def test_a_run_waits_for_a_child_that_dies_before_its_fork_returns(mrq: Shell, project: Project) -> None:
     project.write(
         "brief.py",

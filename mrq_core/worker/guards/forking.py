@@ -124,10 +124,8 @@ def exit_code_of(error: BaseException | None) -> int:
     if error is None:
         return 0
     if not issubclass(type(error), SystemExit):
-        if sys.excepthook is sys.__excepthook__:
+        if sys.excepthook is sys.__excepthook__ or not _is_told(error):
             sys.stderr.write(format_traceback(error))
-        else:
-            sys.excepthook(type(error), error, frames_of(error))
         return 1
     code: Any = getattr(error, "code")  # noqa: B009
     if code is None or issubclass(type(code), int):
@@ -135,6 +133,16 @@ def exit_code_of(error: BaseException | None) -> int:
         return number & 0xFF if -(2**63) <= number < 2**63 else 0xFF  # as Python does
     print(code, file=sys.stderr)
     return 1
+
+
+def _is_told(error: BaseException) -> bool:
+    """Calls the hook of the program for its last exception, such as that of the command line. Returns whether
+    it could read the exception."""
+    try:
+        sys.excepthook(type(error), error, frames_of(error))
+    except BaseException:
+        return False
+    return True
 
 
 class _ChildHub(hub.Hub):
