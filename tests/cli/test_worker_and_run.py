@@ -425,7 +425,7 @@ def test_run_with_an_idempotency_key_queues_one_job_and_prints_its_id_again(
     refused = mrq("run", "tasks.greet", "name", "Anna", "--idempotency-key", "k", code=2)
     assert "add --async, or --queue with a queue" in refused.err
     empty = mrq("run", "tasks.greet", "--async", "--idempotency-key", "", code=2)
-    assert "idempotency_key is ''" in empty.err
+    assert "--idempotency-key is ''" in empty.err
 
 
 def test_run_says_when_the_queued_task_is_not_here(mrq: Shell, project: Project) -> None:
