@@ -94,7 +94,8 @@ def _entries_and_records(broker: Broker) -> Iterator[Finding]:
             level="error",
             subject=_SUBJECT,
             message=f"{jobs} no entry in {_named(without_entry)}",
-            advice="`mrq check --repair` puts jobs back into their queues.",
+            advice="`mrq check --repair` puts jobs back into their queues; where one Redis server keeps "
+            "both, `mrq jobs edit ID --in 0` makes the entry of a job anew.",
         )
     if without_record:
         number = sum(without_record.values())
@@ -103,7 +104,8 @@ def _entries_and_records(broker: Broker) -> Iterator[Finding]:
             level="warning",
             subject=_SUBJECT,
             message=f"{entries} no unfinished job in {_named(without_record)}",
-            advice="The next claims remove such entries, and start nothing.",
+            advice="The next claims remove such entries, and start nothing; jobs that only searches have "
+            "lost are started.",
         )
 
 
