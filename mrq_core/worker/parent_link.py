@@ -83,8 +83,8 @@ class ParentLink:
         elif limit < self._told - _CHANGE and self._is_free(execution):
             latest, self._longest = limit, execution
             for other in self._executions.undecided():
-                # One whose code has not begun reports its limit before that.
-                if other is not execution and other.greenlet is not None:
+                # One whose code has not begun, as it waits for its import, reports its limit before that.
+                if other is not execution and (other.context.in_code or other.due is not None):
                     due = self._limit_of(other, now)
                     if due > latest:
                         latest, self._longest = due, other

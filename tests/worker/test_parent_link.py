@@ -47,7 +47,7 @@ class Link:
     def run_job(self, timeout: float | None = None) -> Execution:
         """A running job. None: it has no limit, or its limit is not known yet."""
         running = execution()
-        running.greenlet = self
+        running.context.in_code = True
         self.executions.add(running)
         if timeout:
             running.interrupt_from(time.monotonic() + timeout, partial(timeout_interrupt, timeout))
@@ -118,7 +118,7 @@ def seconds_told(link: Link) -> list[float]:
 def test_a_short_job_that_was_imported_beside_others_reports_its_limit_at_once(link: Link) -> None:
     """The import has the time of a job without a timeout."""
     first, second = link.run_job(), link.run_job()
-    second.greenlet = None  # claimed with it
+    second.context.in_code = False  # it waits for its import
     link.link.expect(first, 3600)
     first.interrupt_from(time.monotonic() + 2, partial(timeout_interrupt, 2))
     link.link.expect(first, 2)
