@@ -9,6 +9,7 @@ from contextlib import suppress
 from typing import Any
 
 _WRAPPERS_MOST = 100
+"""Wrappers of tasks that are kept. Older ones are detached, so that their end closes nothing."""
 
 
 def is_usable(stream: Any) -> bool:
@@ -60,6 +61,8 @@ class StandardStream:
     def _keep_wrapper(self, other: Any) -> None:
         raw = _raw_of(self._stream)
         if raw is not None and _raw_of(other) is raw:
+            with suppress(BaseException):  # its class may be one of a task
+                other.flush()
             self._wrappers.append(other)
             if len(self._wrappers) > _WRAPPERS_MOST:
                 with suppress(Exception):

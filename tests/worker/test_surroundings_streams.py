@@ -63,6 +63,7 @@ def test_later_jobs_print_after_a_task_has_wrapped_the_standard_streams(
         def wraps():
             sys.stdout = io.TextIOWrapper({buffer.format("sys.stdout")}, encoding="utf-8")
             sys.stderr = io.TextIOWrapper({buffer.format("sys.stderr")}, encoding="utf-8")
+            print("by the wrapper")
             time.sleep(0.01)
 
         @task
@@ -77,6 +78,7 @@ def test_later_jobs_print_after_a_task_has_wrapped_the_standard_streams(
     worker = project.work_off()
     assert [project.ended(job).status for job in jobs] == [Status.SUCCESS] * len(jobs)
     assert [worker.output.count(f"word{number}") for number in range(3)] == [2, 2, 2]
+    assert worker.output.count("by the wrapper") == 3
 
 
 def test_jobs_print_after_others_have_left_a_closed_stream_as_the_standard_one(project: Project) -> None:
