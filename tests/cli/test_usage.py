@@ -421,7 +421,7 @@ def test_an_empty_filter_is_refused_and_changes_nothing(mrq: Shell, project: Pro
         for value in ("", ",", " "):
             said = mrq("jobs", *command.split(), f"--{name}", value, code=2)
             assert said.out == ""
-            assert re.fullmatch(rf"mrq: {name} (is|has an empty value).*: expected .*\n", said.err), said
+            assert re.fullmatch(rf"mrq: --{name} (is|has an empty value).*: expected .*\n", said.err), said
     for name in ("since", "until"):
         said = mrq("jobs", *command.split(), f"--{name}", "1h", f"--{name}", "2h", code=2)
         assert "expected once" in said.err
