@@ -25,8 +25,8 @@ from mrq_core.contract.signal_errors import raised_by_handler
 from mrq_core.drivers import answers
 from mrq_core.drivers.exits import has_stopped_threads, too_late
 from mrq_core.drivers.forks import left_in_parent, start_anew_in_children
+from mrq_core.drivers.open_files import reserve_standard_descriptors
 from mrq_core.drivers.stack import ensure_stack
-from mrq_core.drivers.standard_descriptors import reserve_standard_descriptors
 from mrq_core.errors import BrokerCorrupt, BrokerUnavailable, MrqError, shown_error
 
 T = TypeVar("T")

@@ -172,7 +172,7 @@ def _run_synchronously(client: Client, config: Config, task: str, params: JsonOb
     from mrq_core.contract.record import JobRecord
     from mrq_core.ids import new_id
     from mrq_core.running.context import JobContext, current_context
-    from mrq_core.running.logs import JobLog, current_log
+    from mrq_core.running.job_log import JobLog, current_log
     from mrq_core.worker.executing import Runner
     from mrq_core.worker.guards import forking
 

@@ -1,16 +1,22 @@
-"""A process without a free file descriptor: it can open no connection, and import no module."""
+"""The file descriptors of this process: whether one is free, and that no connection gets one of 0 to 2.
+
+A process without a free one can open no connection, and import no module.
+"""
 
 from __future__ import annotations
 
 import errno
 import os
 from collections.abc import Callable
+from contextlib import suppress
 
 from mrq_core.contract.exception_fields import cause_of, context_of
 from mrq_core.errors import BrokerUnavailable
 
 _MOST_CAUSES = 20
 """Causes of an error that are read."""
+_STANDARD = 3
+"""Descriptors below this are those of the standard streams."""
 _number_of: Callable[[BaseException], object] = vars(OSError)["errno"].__get__
 
 
@@ -69,3 +75,15 @@ def require_one(wanted: str) -> None:
     keep that answer."""
     if are_used_up_but_for(0):
         raise BrokerUnavailable(f"{wanted} needs an open file, and {advice()}")
+
+
+def reserve_standard_descriptors() -> None:
+    """Opens /dev/null at those of the descriptors 0 to 2 that are closed, as in a program that was
+    started so. Call it before a client connects.
+
+    The connection would get the number, and what C code prints there would go to the server as a command.
+    """
+    with suppress(OSError):  # the process may open nothing more, or there is no /dev/null
+        while (found := os.open(os.devnull, os.O_RDWR)) < _STANDARD:
+            pass
+        os.close(found)

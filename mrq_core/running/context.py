@@ -25,7 +25,7 @@ from mrq_core.contract.naming import check_job_queue_name, check_times
 from mrq_core.contract.plain import number_of, whole_of
 from mrq_core.contract.record import JobRecord
 from mrq_core.errors import AbortInterrupt, Interrupt, InvalidValue, NoCurrentJob, RetryInterrupt, shown
-from mrq_core.running.logs import JobLog
+from mrq_core.running.job_log import JobLog
 from mrq_core.tasks.loading import LoadedTask
 
 _CALL_MOST = 0.9

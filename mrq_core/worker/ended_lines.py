@@ -8,7 +8,7 @@ from mrq_core.config.settings import Config
 from mrq_core.contract.messages import Outcome
 from mrq_core.contract.record import Status
 from mrq_core.running.context import JobContext
-from mrq_core.running.logs import current_log
+from mrq_core.running.job_log import current_log
 from mrq_core.worker.guards.guarded_log import GuardedLog
 from mrq_core.worker.guards.tracebacks import headline
 

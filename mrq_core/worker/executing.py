@@ -40,7 +40,7 @@ from mrq_core.contract.record import JobRecord
 from mrq_core.errors import ClaimLost, MrqError, TaskImportFailed
 from mrq_core.plugins.manager import Plugins
 from mrq_core.running.context import JobContext, current_context
-from mrq_core.running.logs import JobLog, current_log
+from mrq_core.running.job_log import JobLog, current_log
 from mrq_core.tasks.loading import LoadedTask, load_task
 from mrq_core.worker.around import Around
 from mrq_core.worker.ended_lines import EndedLines

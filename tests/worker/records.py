@@ -10,7 +10,7 @@ from mrq_core.contract.codec import JsonValue
 from mrq_core.contract.record import JobRecord, Status
 from mrq_core.ids import new_id
 from mrq_core.running.context import JobContext
-from mrq_core.running.logs import JobLog
+from mrq_core.running.job_log import JobLog
 from mrq_core.worker.executions import Execution, job_execution
 
 

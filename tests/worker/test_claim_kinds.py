@@ -22,7 +22,7 @@ from mrq_core.contract.record import JobRecord, Status
 from mrq_core.errors import BrokerUnavailable
 from mrq_core.plugins.hookspecs import hookimpl
 from mrq_core.running.context import JobContext
-from mrq_core.running.logs import JobLog
+from mrq_core.running.job_log import JobLog
 from mrq_core.testing.memory import MemoryBroker
 from mrq_core.worker import giving_up
 from mrq_core.worker.executions import ClaimKind, Execution, batches, job_execution

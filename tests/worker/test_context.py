@@ -9,7 +9,7 @@ import pytest
 
 from mrq_core.contract.record import Status
 from mrq_core.running.helpers import subpool_map
-from mrq_core.running.logs import JobLog
+from mrq_core.running.job_log import JobLog
 from tests.support import Project, until
 
 CONTEXT_TASKS = """

@@ -19,7 +19,7 @@ from mrq_core.contract.record import Status
 from mrq_core.errors import BrokerUnavailable
 from mrq_core.plugins.hookspecs import hookimpl
 from mrq_core.running.context import JobContext
-from mrq_core.running.logs import JobLog
+from mrq_core.running.job_log import JobLog
 from mrq_core.testing.memory import MemoryBroker
 from mrq_core.worker.executions import Execution, job_execution
 from mrq_core.worker.native_settling import NativeSettler

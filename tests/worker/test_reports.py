@@ -19,7 +19,7 @@ from mrq_core.errors import BrokerUnavailable
 from mrq_core.ids import new_id
 from mrq_core.operations.workers import WORKERS_NAMESPACE, WorkerReport, find_worker
 from mrq_core.running.context import JobContext
-from mrq_core.running.logs import JobLog
+from mrq_core.running.job_log import JobLog
 from mrq_core.testing.clock import ManualClock
 from mrq_core.testing.memory import MemoryBroker
 from mrq_core.worker.executions import job_execution

@@ -15,7 +15,7 @@ from mrq_core.contract.queries import LogLine
 from mrq_core.contract.record import JobRecord, Status
 from mrq_core.errors import BrokerCorrupt, BrokerError, BrokerUnavailable, RecordTooLarge
 from mrq_core.running.context import JobContext
-from mrq_core.running.logs import JobLog
+from mrq_core.running.job_log import JobLog
 from mrq_core.testing.memory import MemoryBroker
 from mrq_core.worker.executions import Execution, job_execution
 from mrq_core.worker.native_settling import settle_natively

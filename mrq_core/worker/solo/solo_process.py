@@ -34,7 +34,8 @@ from mrq_core.errors import Interrupt
 from mrq_core.plugins.manager import Plugins
 from mrq_core.plugins.opening import open_broker
 from mrq_core.running.context import JobContext, current_context, shielded
-from mrq_core.running.logs import JobLog, current_log, logging_kept, set_up_logging
+from mrq_core.running.job_log import JobLog, current_log
+from mrq_core.running.logs import logging_kept, set_up_logging
 from mrq_core.worker.ended_lines import EndedLines
 from mrq_core.worker.executing import Runner
 from mrq_core.worker.executions import Execution, Executions, job_execution
