@@ -13,6 +13,7 @@ from mrq_broker_redis.jobs import (
     positions,
     pruning,
     renewing,
+    repairing,
     searching,
     settling,
     totals,
@@ -60,6 +61,7 @@ from mrq_core.contract.queries import (
     Page,
     QueueCounts,
     QueuePosition,
+    RepairResult,
     Totals,
 )
 from mrq_core.contract.raw import RawQueue
@@ -220,6 +222,12 @@ class RedisBroker(Broker):
         return RedisRawQueue(name, self._connection)
 
     # --- care --------------------------------------------------------------------------------
+
+    def repair(self, limit: int = 1000, cursor: str | None = None) -> RepairResult:
+        return repairing.repair(self._connection, limit, cursor)
+
+    def repair_totals(self) -> int:
+        return repairing.repair_totals(self._connection)
 
     def check(self) -> list[Finding]:
         return checks.check(self._connection, Contents.JOBS)

@@ -92,9 +92,9 @@ class RequeueStartedJobs(Task):
 class RequeueLostJobs(Task):
     """Puts unfinished jobs back into their queues that have lost their entry.
 
-    Jobs lose their entry only if queue and records are on two servers: a process died between its writes to
-    the two, or the queue's server lost its data. Safe at any time, beside running workers; no running job is
-    started twice. With other brokers the task changes nothing.
+    Jobs lose their entry if queue and records are on two servers, and a process died between its writes to
+    the two; or if a Redis server has lost keys. Safe at any time, beside running workers; no running job is
+    started twice. With SQLite and MongoDB the task changes nothing.
     """
 
     timeout = 0.0
@@ -151,7 +151,7 @@ def _all(broker: Broker, wanted: JobFilter) -> Iterator[JobRecord]:
 
 
 def _repairs(broker: Broker) -> bool:
-    """Whether entries can get lost, because queue and records are on two servers. Others examine no job."""
+    """Whether entries can get lost. Brokers that keep them in the records examine no job."""
     return type(broker).repair is not Broker.repair
 
 

@@ -258,6 +258,6 @@ class Broker(StoreServices):
         server's data, removed their entries. Examines up to `limit` unfinished jobs, oldest first, from
         behind the cursor. Safe at any time, beside running workers.
 
-        A broker that changes each job in one operation has nothing to repair, as here.
+        A broker whose entries are the records has nothing to repair, as here.
         """
         return RepairResult(examined=0)

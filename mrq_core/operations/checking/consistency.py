@@ -94,8 +94,7 @@ def _entries_and_records(broker: Broker) -> Iterator[Finding]:
             level="error",
             subject=_SUBJECT,
             message=f"{jobs} no entry in {_named(without_entry)}",
-            advice="`mrq check --repair` puts jobs back into their queues; where one Redis server keeps "
-            "both, `mrq jobs edit ID --in 0` makes the entry of a job anew.",
+            advice="`mrq check --repair` puts jobs back into their queues.",
         )
     if without_record:
         number = sum(without_record.values())

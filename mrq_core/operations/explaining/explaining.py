@@ -169,8 +169,8 @@ def _lease_ended(record: JobRecord, until: datetime, around: Surroundings, *, is
 def _no_entry(record: JobRecord) -> Reason:
     return Reason(
         kind=ReasonKind.NO_ENTRY,
-        sentence="It has no waiting entry in its queue: a worker is claiming it at this moment, or a crash "
-        "between the two servers of the broker has removed its entry.",
+        sentence="It has no waiting entry in its queue: a worker is claiming it at this moment, a crash "
+        "between two servers has removed the entry, or Redis has lost the key of the queue.",
         command="mrq check --repair",
     )
 
