@@ -9,7 +9,7 @@ call('SETRANGE', none, 0, '') -- fails on a server that takes no changes
 local TRIED = {
   DEL = {}, UNLINK = {}, EXISTS = {}, TYPE = {}, RENAME = { none }, PEXPIRE = { '1000' },
   GET = {}, MGET = {}, SET = { '0' }, SETNX = { '0' }, APPEND = { '0' }, INCR = {},
-  HGET = { '0' }, HMGET = { '0' }, HGETALL = {}, HKEYS = {}, HSCAN = { '0' }, HEXISTS = { '0' },
+  HGET = { '0' }, HMGET = { '0' }, HGETALL = {}, HKEYS = {}, HLEN = {}, HSCAN = { '0' }, HEXISTS = { '0' },
   HSET = { '0', '0' }, HDEL = { '0' }, HINCRBY = { '0', '1' },
   SMEMBERS = {}, SSCAN = { '0' }, SADD = { '0' }, SREM = { '0' }, SPOP = {},
   ZCARD = {}, ZCOUNT = { '0', '0' }, ZSCORE = { '0' }, ZRANK = { '0' }, ZRANGE = { '0', '0' },
