@@ -147,6 +147,7 @@ _A_THIRD = frozenset(
         "test_ctrl_c_after_the_work_keeps_its_exit_code",
         "test_every_command_ends_with_the_code_of_its_work",
         "test_hostile_text_is_shown_as_text",
+        "test_jobs_print_after_another_has_opened_a_standard_descriptor_as_its_stream",
         "test_narrow_terminals_show_ids_and_names_whole",
         "test_no_request_breaks_the_api",
         "test_standard_streams_that_loaded_code_closes_are_restored",

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import io
+import os
 import sys
 from collections import deque
 from contextlib import suppress
 from typing import Any
 
+_STANDARD = (0, 1, 2)
+_LAYERS, _LAYERS_MOST = ("buffer", "raw", "stream"), 5
+"""The attributes under which a stream has the one that it writes to."""
 _WRAPPERS_MOST = 100
 """Wrappers of tasks that are kept. Older ones are detached, so that their end closes nothing."""
 
@@ -34,6 +38,10 @@ class StandardStream:
         except Exception:  # not of a descriptor, or there is none
             self._descriptor = -1
 
+    def is_in_place(self) -> bool:
+        """Whether no task has put another in its place. Costs little."""
+        return getattr(sys, self._name, None) is self._stream
+
     def is_intact(self) -> bool:
         """Whether the stream, and what a task may have put in its place, can be written. Costs little."""
         stream = self._stream
@@ -51,12 +59,23 @@ class StandardStream:
         if not is_usable(self._stream) and self._descriptor >= 0:
             raw = io.FileIO(self._descriptor, "w", closefd=False)
             self._stream = io.TextIOWrapper(io.BufferedWriter(raw), **self._settings)
+        self.separate()
         now = getattr(sys, self._name, None)
         if now is not self._stream and (is_alone or not is_usable(now)):
             self._keep_wrapper(now)
             setattr(sys, self._name, self._stream)
         if is_alone and self._settings and self._settings_now() != self._settings:
             self._stream.reconfigure(**self._settings)
+
+    def separate(self) -> None:
+        """Gives a file that a task has put in the place of the stream, such as ``os.fdopen(1, "w")``, a copy of
+        its descriptor: its end would close the standard descriptor. Never raises."""
+        now = getattr(sys, self._name, None)
+        if now is not self._stream:
+            with suppress(BaseException):  # an object of a task
+                raw = _file_of(now)
+                if raw is not None and raw.closefd and raw.fileno() in _STANDARD:
+                    _give_copy(raw)
 
     def _keep_wrapper(self, other: Any) -> None:
         raw = _raw_of(self._stream)
@@ -77,6 +96,26 @@ class StandardStream:
             "line_buffering": self._stream.line_buffering,
             "write_through": self._stream.write_through,
         }
+
+
+def _file_of(stream: Any) -> io.FileIO | None:
+    """The open file below a stream of text or bytes, also of `codecs`. None: there is none."""
+    for _ in range(_LAYERS_MOST):
+        if isinstance(stream, io.FileIO):
+            return None if stream.closed else stream
+        stream = next((getattr(stream, name) for name in _LAYERS if hasattr(stream, name)), None)
+    return None
+
+
+def _give_copy(raw: io.FileIO) -> None:
+    """Moves a file to a copy of its descriptor. The descriptor stays open, for a moment as the copy: `FileIO`
+    closes it when it is told to use another."""
+    number = raw.fileno()
+    copy = os.dup(number)
+    try:
+        raw.__init__(copy, raw.mode)  # type: ignore[misc]
+    finally:
+        os.dup2(copy, number)
 
 
 def _raw_of(stream: Any) -> Any:

@@ -128,6 +128,7 @@ class Executing:
                 _log.debug("job.started id=%s path=%s attempt=%d", record.id, record.path, record.claims)
             execution.started = monotonic()
             execution.greenlet.has_waited = False
+            self._state.surroundings.guard_streams()
             if self.profiler.wishes:
                 self.profiler.begin(execution)
             if self._tracing is not None:
@@ -184,6 +185,7 @@ class Executing:
                     )
             finally:
                 execution.end_import()
+                self._state.surroundings.guard_streams()
 
     def _limit_import(self, execution: Execution) -> None:
         """Interrupts the import after the timeout of the task, as far as the configuration tells it."""

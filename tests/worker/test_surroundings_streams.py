@@ -81,6 +81,70 @@ def test_later_jobs_print_after_a_task_has_wrapped_the_standard_streams(
     assert worker.output.count("by the wrapper") == 3
 
 
+@pytest.mark.parametrize("greenlets", [1, 3])
+@pytest.mark.parametrize(
+    "opened",
+    [
+        "os.fdopen({0}, 'w', 1)",
+        "io.TextIOWrapper(open({0}, 'wb', 0), write_through=True)",
+        "codecs.getwriter('utf-8')(os.fdopen({0}, 'wb'))",
+        "Unbuffered(os.fdopen({0}, 'w'))",
+    ],
+    ids=["fdopen", "unbuffered", "codecs", "own class"],
+)
+def test_jobs_print_after_another_has_opened_a_standard_descriptor_as_its_stream(
+    project: Project, opened: str, greenlets: int
+) -> None:
+    """Such a file closes the descriptor when it is collected, and the next file would get the number."""
+    project.write(
+        "opening.py",
+        f"""
+        import codecs, io, os, sys, time
+        from mrq_core import task
+
+        class Unbuffered:
+            def __init__(self, stream):
+                self.stream = stream
+
+            def write(self, text):
+                self.stream.write(text)
+                self.stream.flush()
+
+            def flush(self):
+                self.stream.flush()
+
+        sys.stdout = {opened.format("sys.stdout.fileno()")}
+
+        @task
+        def opens(word):
+            sys.stdout = {opened.format(1)}
+            sys.stderr = {opened.format(2)}
+            print(word, flush=True)
+            time.sleep(0.05)
+            print(word, file=sys.stderr, flush=True)
+
+        @task
+        def saves(word):
+            with open(word, "w") as file:
+                print(word, flush=True)
+                print(word, file=sys.stderr, flush=True)
+                file.write("data")
+                file.flush()
+                os.write(1, b"by number " + word.encode() + b"\\n")
+            return file.name
+        """,
+    )
+    jobs = []
+    for number in range(3):
+        jobs += [project.queue("opening.opens", {"word": f"opened{number}"}) for _ in range(2)]
+        jobs += [project.queue("opening.saves", {"word": f"saved{number}"})]
+    worker = project.work_off("--greenlets", str(greenlets))
+    assert [project.ended(job).status for job in jobs] == [Status.SUCCESS] * len(jobs)
+    assert [worker.output.count(f"opened{number}") for number in range(3)] == [4, 4, 4]
+    assert [worker.output.count(f"saved{number}") for number in range(3)] == [3, 3, 3]
+    assert {(project.path / f"saved{number}").read_text() for number in range(3)} == {"data"}
+
+
 def test_jobs_print_after_others_have_left_a_closed_stream_as_the_standard_one(project: Project) -> None:
     """Two overlapping `redirect_stdout` leave the stream of the first one, which is closed."""
     project.write(

@@ -94,6 +94,13 @@ class Surroundings:
         now = _limits_now()
         self._limits.update({number: now[number] for number in _LIMITS if now[number] != before[number]})
 
+    def guard_streams(self) -> None:
+        """Keeps a job that starts from closing a standard descriptor with a stream that it replaces, which another
+        job or a module may have opened. Costs little."""
+        for stream in self._streams:
+            if not stream.is_in_place():
+                stream.separate()
+
     def is_intact(self, now: float) -> bool:
         """Whether a job has left what the next job needs at once. Costs little: called after each job, with
         the monotonic time. The descriptors, which cost system calls, are examined once in `LONG` seconds."""
