@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import os
+import threading
+from collections.abc import Callable, Iterable
 from typing import Any
 from urllib.parse import quote
 
@@ -15,14 +17,15 @@ from mrq_dashboard.guard import NOT_UTF_8
 _ASCII = "".join(map(chr, range(128)))
 
 
-def wsgi_app(application: ASGIApp) -> WSGIApp:
-    """The application for a WSGI server.
+def wsgi_app(make: Callable[[], ASGIApp]) -> WSGIApp:
+    """The application for a WSGI server. Calls `make` at once, and again in a child of a process that has
+    answered requests.
 
     A WSGI server passes the bytes of an address as they came. a2wsgi raises for a path that is not UTF-8, and
     for a query that is not ASCII. Such a path gets replacement characters and a mark, for which the guard
     refuses it, and such a query is quoted.
     """
-    inner: WSGIApp = ASGIMiddleware(application)  # type: ignore[arg-type]
+    loop = _Loop(make)
 
     def app(environ: Any, start_response: StartResponse) -> Iterable[bytes]:
         query = environ.get("QUERY_STRING", "")
@@ -35,6 +38,38 @@ def wsgi_app(application: ASGIApp) -> WSGIApp:
                 if text.encode().decode("latin-1") != path:
                     environ[NOT_UTF_8] = True
                 environ[name] = text.encode().decode("latin-1")
-        return inner(environ, start_response)
+        return loop.middleware()(environ, start_response)
 
     return app
+
+
+class _Loop:
+    """The application in its event loop, which a thread runs from the first request on.
+
+    A server that loads the application and then forks, such as ``gunicorn --preload``, leaves that thread in
+    the parent: each process starts one.
+    """
+
+    def __init__(self, make: Callable[[], ASGIApp]) -> None:
+        self._make = make
+        self._application: ASGIApp | None = make()
+        self._middleware: ASGIMiddleware | None = None
+        self._lock = threading.Lock()
+        os.register_at_fork(after_in_child=self._in_child)
+
+    def middleware(self) -> ASGIMiddleware:
+        """Passes requests to the loop of this process."""
+        if self._middleware is None:
+            with self._lock:
+                self._middleware = self._middleware or self._started()
+        return self._middleware
+
+    def _started(self) -> ASGIMiddleware:
+        if self._application is None:
+            self._application = self._make()
+        return ASGIMiddleware(self._application)  # type: ignore[arg-type]
+
+    def _in_child(self) -> None:
+        self._lock = threading.Lock()
+        if self._middleware is not None:  # its locks and tasks belong to the loop of the parent
+            self._middleware = self._application = None

@@ -5,4 +5,4 @@ from __future__ import annotations
 from mrq_dashboard import create_dashboard
 from mrq_dashboard.wsgi import wsgi_app
 
-app = wsgi_app(create_dashboard())
+app = wsgi_app(create_dashboard)

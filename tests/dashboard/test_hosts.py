@@ -57,7 +57,7 @@ def _mounted(app: Any) -> Ask:
 
 
 def _by_wsgi(app: Any) -> Ask:
-    inner = wsgi_app(app)
+    inner = wsgi_app(lambda: app)
 
     def ask(
         path: str, host: str, *, client: str = "127.0.0.1", login: str = "", posts: bool = False

@@ -225,6 +225,41 @@ def test_a_wsgi_server_serves_it(project: Project) -> None:
             served.kill()
 
 
+@pytest.mark.parametrize("serves_before", [False, True])
+def test_a_wsgi_server_that_forks_after_the_import_serves_it(project: Project, serves_before: bool) -> None:
+    """As with ``gunicorn --preload``, or a server that forks for each request."""
+    project.write(
+        "forking.py",
+        f"""
+        import io, os, sys
+        from wsgiref.util import setup_testing_defaults
+        from mrq.dashboard.app import app
+
+        def ask(path):
+            environ = {{"PATH_INFO": path, "REMOTE_ADDR": "127.0.0.1", "REMOTE_PORT": "9"}}
+            setup_testing_defaults(environ)
+            environ["wsgi.input"] = io.BytesIO()
+            found = []
+            body = b"".join(app(environ, lambda status, headers, error=None: found.append(status)))
+            return f"{{found[0]}} {{len(body) > 0}}"
+
+        if {serves_before}:
+            ask("/healthz")
+        for number in range(2):
+            child = os.fork()
+            if not child:
+                print(ask("/healthz"), ask("/queues"), ask("/api/queues"), flush=True)
+                os._exit(0)
+            os.waitpid(child, 0)
+        """,
+    )
+    done = subprocess.run(
+        [sys.executable, "forking.py"],
+        cwd=project.path, env=project.env, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.stdout.splitlines() == ["200 OK True 200 OK True 200 OK True"] * 2, done.stderr
+
+
 def test_the_command_says_which_library_is_missing(project: Project) -> None:
     (project.path / "missing").mkdir()
     (project.path / "missing" / "uvicorn.py").write_text("raise ModuleNotFoundError(name='uvicorn')\n")

@@ -73,7 +73,9 @@ def claim(broker: RedisBroker, number: int = 50, *queues: str) -> list[JobRecord
 
 
 def settle(broker: RedisBroker, claimed: list[JobRecord], status: Status = Status.SUCCESS) -> None:
-    raised = {} if status is Status.SUCCESS else {"exception_type": "E", "error_group": "some.Task/E"}
+    raised: dict[str, Any] = {"exception_type": "E", "error_group": "some.Task/E"}
+    if status is Status.SUCCESS:
+        raised = {}
     outcome = Outcome(status=status, ttl=100.0, **raised)
     broker.settle([Settlement(id=one.id, token=one.token or "", outcome=outcome) for one in claimed])
 
