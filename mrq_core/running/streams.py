@@ -68,8 +68,8 @@ class StandardStream:
             self._stream.reconfigure(**self._settings)
 
     def separate(self) -> None:
-        """Gives a file that a task has put in the place of the stream, such as ``os.fdopen(1, "w")``, a copy of
-        its descriptor: its end would close the standard descriptor. Never raises."""
+        """Gives a file that a task has put in the place of the stream, such as ``os.fdopen(1, "w")``, a copy
+        of its descriptor: its end would close the standard descriptor. Never raises."""
         now = getattr(sys, self._name, None)
         if now is not self._stream:
             with suppress(BaseException):  # an object of a task

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
+from mrq_broker_redis.broker import RedisBroker
 from mrq_core.basetasks.cleaning import (
     Prune,
     RequeueInterruptedJobs,
@@ -20,7 +21,6 @@ from mrq_core.basetasks.cleaning import (
 from mrq_core.basetasks.indexes import EnsureIndexes
 from mrq_core.basetasks.utils import JobAction
 from mrq_core.client import ambient as clients
-from mrq_broker_redis.broker import RedisBroker
 from mrq_core.composed import ComposedBroker
 from mrq_core.contract.messages import ClaimRequest, Outcome, Settlement, Wanted
 from mrq_core.contract.pair import Removal

@@ -95,8 +95,8 @@ class Surroundings:
         self._limits.update({number: now[number] for number in _LIMITS if now[number] != before[number]})
 
     def guard_streams(self) -> None:
-        """Keeps a job that starts from closing a standard descriptor with a stream that it replaces, which another
-        job or a module may have opened. Costs little."""
+        """Keeps a job that starts from closing a standard descriptor with a stream that it replaces, which
+        another job or a module may have opened. Costs little."""
         for stream in self._streams:
             if not stream.is_in_place():
                 stream.separate()
