@@ -131,6 +131,7 @@ _A_THIRD = frozenset(
         "test_a_rare_match_costs_as_much_among_many_jobs_as_among_few",
         "test_a_requeued_job_runs_with_its_params_or_fails_again",
         "test_a_search_reads_the_smallest_of_the_indexes_that_serve_it",
+        "test_a_signal_writes_nothing_to_a_file_after_a_task_has_left_its_wakeup_descriptor",
         "test_a_success_that_has_to_be_looked_at_is_not_written",
         "test_a_thread_that_the_config_file_waits_for_is_told_so",
         "test_a_value_beyond_the_limit_is_refused_before_it_is_walked_through",

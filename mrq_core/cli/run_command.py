@@ -175,6 +175,7 @@ def _run_synchronously(client: Client, config: Config, task: str, params: JsonOb
     from mrq_core.running.job_log import JobLog, current_log
     from mrq_core.worker.executing import Runner
     from mrq_core.worker.guards import forking
+    from mrq_core.worker.guards.logging_lock import guard_logging_locks
 
     now = from_ms(SystemClock().now_ms())
     record = JobRecord(
@@ -196,6 +197,7 @@ def _run_synchronously(client: Client, config: Config, task: str, params: JsonOb
     context = JobContext(record, client, JobLog(record.id, 1, max_size=0))
     tokens = (current_context.set(context), current_log.set(context.log), ambient_client.set(client))
     errors = sys.stderr
+    guard_logging_locks()  # a child that a log handler forks raises the handler's error, not one of its lock
     gevent.sleep(0)  # a native thread that forks while the loop starts would break the loop of the child
     forking.enter_worker()
     try:

@@ -15,6 +15,7 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from mrq_core.config.settings import Config
+from mrq_core.contract.forked_code import forks
 from mrq_core.contract.plain import printable
 from mrq_core.contract.plain_tracebacks import is_odd, plain_traceback
 from mrq_core.contract.signal_errors import raised_by_handler
@@ -120,12 +121,14 @@ handle_unstamped = logging.Logger.handle
 def _handle(logger: logging.Logger, record: logging.LogRecord) -> None:
     """Names the job in each record, for all handlers. No filter or record factory could: tasks
     remove the former, and the latter would refuse a caller's `extra` with the same name. A handler that
-    raises keeps the line from no other, and the error from the caller."""
+    raises keeps the line from no other, and the error from the caller, except in a child that it has forked:
+    the child ends with the error."""
+    process = forks()
     try:
         stamp(record)
         handle_unstamped(logger, record)
     except Exception as error:
-        if raised_by_handler(error) is not None:
+        if forks() != process or raised_by_handler(error) is not None:
             raise
         hand_on(logger, record, error)
         tell(error)

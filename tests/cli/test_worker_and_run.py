@@ -165,8 +165,9 @@ def test_a_child_that_a_task_forks_has_no_result(mrq: Shell, project: Project) -
         "mrq_core.spawn(fork).join()",
         "mrq_core.subpool_map(2, lambda _: fork(), [1])",
         "gevent.get_hub().threadpool.apply(fork)",
+        "mrq_core.log.warning('fork')",
     ],
-    ids=["greenlet", "greenlet of mrq", "subpool", "native thread"],
+    ids=["greenlet", "greenlet of mrq", "subpool", "native thread", "log handler"],
 )
 def test_a_child_that_another_greenlet_forks_ends_as_in_a_worker(
     mrq: Shell, project: Project, place: str, end: str, code: int
@@ -174,12 +175,19 @@ def test_a_child_that_another_greenlet_forks_ends_as_in_a_worker(
     project.write(
         "besides.py",
         f"""
+        import logging
         import os
         import sys
         import gevent
         import mrq_core
 
         codes = []
+
+        class Forking(logging.Handler):
+            def emit(self, record):
+                fork()
+
+        mrq_core.log.addHandler(Forking())
 
         def fork():
             child = os.fork()

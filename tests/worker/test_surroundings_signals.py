@@ -6,6 +6,7 @@ import signal
 
 import pytest
 
+from mrq_core.contract.record import Status
 from tests.support import Project, until
 
 CHANGES = """
@@ -195,3 +196,83 @@ def test_programs_of_later_jobs_have_exit_codes_after_children_were_ignored(
     job = project.queue("changes.codes")
     assert project.ended(job).result == [3, 3]
     assert worker.wait() == 0
+
+
+@pytest.mark.parametrize("seconds", [0, 0.01])
+@pytest.mark.parametrize("greenlets", [1, 2])
+def test_a_signal_writes_nothing_to_a_file_after_a_task_has_left_its_wakeup_descriptor(
+    project: Project, greenlets: int, seconds: float
+) -> None:
+    """The C half of each signal handler writes a byte to that number, whatever was opened there since."""
+    project.write(
+        "wakeup.py",
+        """
+        import asyncio, os, signal, socket, time
+        from mrq_core import task
+
+        def handle(*_): pass
+
+        @task
+        def waits():
+            while not os.path.exists("go"):
+                time.sleep(0.01)
+
+        @task
+        def listens():
+            async def main():
+                heard = asyncio.Event()
+                asyncio.get_running_loop().add_signal_handler(signal.SIGUSR2, heard.set)
+                for _ in range(200):
+                    if os.path.exists("left"):
+                        os.kill(os.getpid(), signal.SIGUSR2)
+                    try:
+                        return await asyncio.wait_for(heard.wait(), 0.05)
+                    except asyncio.TimeoutError:
+                        pass
+            return asyncio.run(main())
+
+        @task
+        def leaves(seconds):
+            a, b = socket.socketpair()
+            a.setblocking(False)
+            signal.set_wakeup_fd(a.fileno())
+            number = a.fileno()
+            time.sleep(seconds)
+            a.close(), b.close()
+            open("left", "w").close()
+            return number
+
+        @task
+        def signals(number):
+            signal.signal(signal.SIGUSR1, handle)
+            descriptor = os.open("file", os.O_RDWR | os.O_CREAT | os.O_TRUNC)
+            os.write(descriptor, b"data")
+            os.dup2(descriptor, number)
+            os.lseek(descriptor, 0, os.SEEK_SET)
+            for _ in range(3):
+                signal.raise_signal(signal.SIGUSR1)
+            with open("file") as file:
+                found = file.read()
+            os.close(number)
+            return found
+        """,
+    )
+    beside = [project.queue("wakeup.waits") for _ in range(greenlets - 1)]
+    worker = project.worker("--greenlets", str(greenlets))
+    for _ in range(2):
+        left = project.ended(project.queue("wakeup.leaves", {"seconds": seconds}))
+        job = project.ended(project.queue("wakeup.signals", {"number": left.result}))
+        assert (left.status, job.result) == (Status.SUCCESS, "data"), job.traceback
+    (project.path / "go").touch()
+    for waiting in beside:
+        assert project.ended(waiting).status == Status.SUCCESS
+    if greenlets > 1:
+        (project.path / "left").unlink()
+        listening = project.queue("wakeup.listens")
+        for _ in range(3):
+            project.ended(project.queue("wakeup.waits"))
+        (project.path / "left").touch()
+        assert project.ended(listening).result is True, "a job may listen for its own signals"
+    worker.send(signal.SIGTERM)
+    assert worker.wait() == 0
+    assert "a task had replaced the descriptor that signals write to" in worker.output

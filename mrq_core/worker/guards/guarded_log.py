@@ -23,6 +23,7 @@ from gevent._hub_local import get_hub_if_exists
 
 from mrq_core.clock import monotonic
 from mrq_core.contract.exception_fields import frames_of
+from mrq_core.contract.forked_code import forks
 from mrq_core.contract.plain_tracebacks import error_type, is_odd, plain_traceback
 from mrq_core.errors import shown, shown_error
 from mrq_core.running import logs
@@ -199,7 +200,7 @@ _left_out_until = 0.0
 
 @limits_nesting
 def _handle(logger: logging.Logger, record: logging.LogRecord) -> None:
-    started = monotonic()
+    started, process = monotonic(), forks()
     try:
         logs.stamp(record)
         if started < _left_out_until:
@@ -207,6 +208,8 @@ def _handle(logger: logging.Logger, record: logging.LogRecord) -> None:
         else:
             _handle_unguarded(logger, record)
     except BaseException as error:
+        if forks() != process and current_context.get() is not None:
+            raise  # in a child that a handler has forked: it ends with the error
         is_ordinary = issubclass(type(error), Exception)
         if not is_ordinary and monotonic() - started > _BLOCKED:
             _leave_out_handlers()

@@ -23,7 +23,7 @@ _NAMES: dict[ModuleType, tuple[str, ...]] = {
         *("setresgid", "setresuid", "setreuid", "setuid"),
     ),
     resource: ("prlimit", "setrlimit"),
-    signal: ("alarm", "pthread_sigmask", "setitimer", "signal"),
+    signal: ("alarm", "pthread_sigmask", "set_wakeup_fd", "setitimer", "signal"),
 }
 
 

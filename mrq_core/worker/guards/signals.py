@@ -11,9 +11,11 @@ import atexit
 import logging
 import os
 import signal
+import stat
 import sys
 import threading
 from collections.abc import Callable, Iterable
+from importlib import import_module
 from types import FrameType
 from typing import Any, NoReturn
 
@@ -28,6 +30,8 @@ from mrq_core.worker.guards.process_end import (
 )
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_set_wakeup_fd: Callable[..., int] = import_module("_signal").set_wakeup_fd
+"""The call as it is before `noted_calls` notes it."""
 _END = 0
 """The byte that ends the thread; no signal has this number."""
 
@@ -56,7 +60,7 @@ class SignalReader:
         os.set_blocking(self._pipe, False)
         self._ends = (pipe, self._pipe)
         own.add(*self._ends)
-        self._earlier_pipe = signal.set_wakeup_fd(self._pipe, warn_on_full_buffer=False)
+        self._earlier_pipe = _set_wakeup_fd(self._pipe, warn_on_full_buffer=False)
         _active.append(self)
         start_lasting_thread(self._read, pipe)
         for signum in self._signums:
@@ -80,11 +84,11 @@ class SignalReader:
     def _restore(self, instead: signal.Handlers | None = None) -> None:
         for signum, handler in self._earlier.items():
             signal.signal(signum, handler if instead is None else instead)
-        signal.set_wakeup_fd(self._earlier_pipe, warn_on_full_buffer=False)
+        _set_wakeup_fd(self._earlier_pipe, warn_on_full_buffer=False)
         _active.remove(self)
 
     def _on_signal(self, signum: int, frame: FrameType | None) -> None:
-        if signal.set_wakeup_fd(self._pipe, warn_on_full_buffer=False) != self._pipe:
+        if _set_wakeup_fd(self._pipe, warn_on_full_buffer=False) != self._pipe:
             self._receive(signum)  # a task had replaced the pipe, as asyncio's add_signal_handler does
 
     def _read(self, pipe: int) -> None:
@@ -95,6 +99,30 @@ class SignalReader:
                     return
                 if number in self._signums:
                     self._receive(number)
+
+
+def restore_pipe(*, is_alone: bool) -> bool:
+    """Makes signals write to the pipe of the current reader again. A task may have told them another
+    descriptor, and have closed it: each signal would write a byte to the file that has its number now. In the
+    main thread. `is_alone`: also where another job may need it, as asyncio's `add_signal_handler` does.
+    Returns whether a task had left its descriptor."""
+    if not _active:
+        return False
+    pipe = _active[-1]._pipe
+    found = _set_wakeup_fd(pipe, warn_on_full_buffer=False)
+    if found in (pipe, -1):
+        return False
+    if not is_alone and _is_socket(found):
+        _set_wakeup_fd(found)
+        return False
+    return True
+
+
+def _is_socket(descriptor: int) -> bool:
+    try:
+        return stat.S_ISSOCK(os.fstat(descriptor).st_mode)
+    except OSError:
+        return False
 
 
 def leave_while_starting() -> None:

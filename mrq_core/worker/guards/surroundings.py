@@ -24,6 +24,7 @@ from mrq_core.running.streams import StandardStream
 from mrq_core.worker.guards.descriptors import StandardDescriptors
 from mrq_core.worker.guards.guarded_log import GuardedLog, guard_loggers
 from mrq_core.worker.guards.noted_calls import noted
+from mrq_core.worker.guards.signals import restore_pipe
 
 LONG = 0.001
 """Seconds. After a job that took longer, all is examined."""
@@ -125,7 +126,7 @@ class Surroundings:
         noted.were_made = False
         steps: list[Callable[[], None]] = [
             partial(self._descriptors.restore, is_alone=is_alone),
-            self._restore_interpreter, logs.restore_logging, self._restore_signals,
+            self._restore_interpreter, logs.restore_logging, partial(self._restore_signals, is_alone),
             partial(self._restore_user, is_alone), self._restore_limits,
             *(partial(stream.restore, is_alone=is_alone) for stream in self._streams),
         ]  # fmt: skip
@@ -155,9 +156,11 @@ class Surroundings:
         path: object = sys.path
         return type(path) is list and len(path) >= len(self._path) and path[: len(self._path)] == self._path
 
-    def _restore_signals(self) -> None:
+    def _restore_signals(self, is_alone: bool) -> None:
         if self._handlers and _heed_children():
             _warn_of_handler(signal.SIGCHLD)
+        if self._handlers and restore_pipe(is_alone=is_alone):
+            _log.warn_of_change("signal.restored: a task had replaced the descriptor that signals write to")
         for number, handler in self._handlers.items():
             # Also where Python's handler is unchanged: a watcher of gevent, or C code, replaces it in the
             # system, which Python does not see.
