@@ -31,7 +31,7 @@ from mrq_core.worker.guards.process_end import (
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _set_wakeup_fd: Callable[..., int] = import_module("_signal").set_wakeup_fd
-"""The call as it is before `noted_calls` notes it."""
+"""The call before `noted_calls` notes it."""
 _END = 0
 """The byte that ends the thread; no signal has this number."""
 
