@@ -22,6 +22,7 @@ Meanwhile `leases.py` renews the claim, and `watchdog.py` interrupts the code wh
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
@@ -192,7 +193,8 @@ class Executing:
         config = self._state.config
         options: Any = config.tasks.get(execution.record.path, {})
         timeout = options.get("timeout", config.default_job_timeout)
-        if self._parent is not None:
+        # What is imported already takes no time, and the parent would not know the limits of other jobs.
+        if self._parent is not None and execution.record.path.rpartition(".")[0] not in sys.modules:
             self._parent.expect(execution, timeout)
         if timeout:
             execution.limit_import(monotonic() + timeout, partial(import_interrupt, timeout))
@@ -212,6 +214,8 @@ class Executing:
         if execution.decide(outcome):
             self._executions.ended(execution)
             self._settler.add(execution)
+            if self._parent is not None:
+                self._parent.leave(execution)
         if not self._wake.is_set():
             self._wake.set()
 

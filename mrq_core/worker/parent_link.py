@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from mrq_core.clock import monotonic
@@ -80,16 +81,34 @@ class ParentLink:
         if limit > self._told + _CHANGE:
             self._longest = execution
             self._tell(limit, now)
-        elif limit < self._told - _CHANGE and self._is_free(execution):
-            latest, self._longest = limit, execution
-            for other in self._executions.undecided():
-                # One whose code has not begun, as it waits for its import, reports its limit before that.
-                if other is not execution and (other.context.in_code or other.due is not None):
-                    due = self._limit_of(other, now)
-                    if due > latest:
-                        latest, self._longest = due, other
-            if latest < self._told - _CHANGE:
-                self._tell(latest, now)
+        elif limit < self._told - 2 * _CHANGE and self._is_free(execution):
+            self._report_lower(execution, limit, now)
+
+    def leave(self, execution: Execution) -> None:
+        """Reports the latest limit of the jobs that run, if the job that has ended had a later one. Costs
+        little for others."""
+        if self._longest is execution:
+            now = monotonic()
+            running = next(self._begun(), None)
+            if running is not None:
+                self._report_lower(running, self._limit_of(running, now), now)
+
+    def _report_lower(self, execution: Execution, limit: float, now: float) -> None:
+        """Reports the latest limit of this job and all others, if it is lower than what the parent knows."""
+        latest, self._longest = limit, execution
+        for other in self._begun():
+            due = self._limit_of(other, now)
+            if other is not execution and due > latest:
+                latest, self._longest = due, other
+        if latest < self._told - 2 * _CHANGE:
+            self._tell(latest, now)
+
+    def _begun(self) -> Iterator[Execution]:
+        """The running jobs but those that wait for their import: they report a limit before their code
+        begins."""
+        for execution in self._executions.undecided():
+            if execution.context.in_code or execution.due is not None:
+                yield execution
 
     def _is_free(self, execution: Execution) -> bool:
         """Whether no other job that runs is known to have the latest limit."""
@@ -113,8 +132,8 @@ class ParentLink:
             self._send(ALIVE, _IDLE_LIMIT if is_idle else max(limit - now, 0.0) + _HARD_GRACE)
 
     def _latest_limit(self, now: float) -> float:
-        limits = [self._limit_of(execution, now) for execution in self._executions.undecided()]
-        return max(limits, default=-math.inf)
+        running = list(self._begun()) or self._executions.undecided()
+        return max((self._limit_of(execution, now) for execution in running), default=-math.inf)
 
     def _limit_of(self, execution: Execution, now: float) -> float:
         due = execution.due

@@ -137,6 +137,39 @@ def test_a_short_job_beside_others_reports_the_latest_limit_when_a_long_one_has_
     assert seconds_told(link) == [50 + CHANGE + HARD_GRACE]
 
 
+def test_the_end_of_a_long_job_reports_the_latest_limit_of_those_that_run(link: Link) -> None:
+    short, long = link.run_job(5), link.run_job(1000)
+    link.link.expect(short, 5)
+    link.link.expect(long, 1000)
+    link.received()
+    link.end_job(long)
+    link.link.leave(long)
+    ((_, seconds),) = link.received()
+    assert seconds == pytest.approx(5 + CHANGE + HARD_GRACE, abs=0.5)
+    link.end_job(short)
+    link.link.leave(short)
+    assert link.received() == [], "an idle worker reports once a second"
+
+
+def test_jobs_with_the_same_timeout_end_without_a_report(link: Link) -> None:
+    jobs = [link.run_job(5) for _ in range(10)]
+    for job in jobs:
+        link.link.expect(job, 5)
+    link.received()
+    for job in jobs:
+        link.end_job(job)
+        link.link.leave(job)
+    assert link.received() == []
+
+
+def test_a_job_that_waits_for_its_import_does_not_raise_the_limit_of_those_that_run(link: Link) -> None:
+    waiting, running = link.run_job(), link.run_job(5)
+    waiting.context.in_code = False
+    link.link.tick(running.started)
+    ((_, seconds),) = link.received()
+    assert seconds == pytest.approx(5 + HARD_GRACE, abs=0.5)
+
+
 def test_a_job_without_a_timeout_has_no_limit(link: Link) -> None:
     job = link.run_job()
     link.link.expect(job, 0)
