@@ -187,24 +187,25 @@ def create_dashboard(
     live = Live(site)
 
     async def http_error(request: Request, error: Exception) -> Response:
-        status = error.status_code if isinstance(error, HTTPException) else 500
+        assert isinstance(error, HTTPException)
+        status, headers = error.status_code, dict(error.headers or {})
         if status == 404 and (url := _with_other_slash(request, routes)) is not None:
             return RedirectResponse(url, status_code=307)
-        allowed = (error.headers or {}).get("Allow", "") if isinstance(error, HTTPException) else ""
-        allowed = ", ".join(sorted(allowed.split(", ")))  # Starlette joins a set
-        text = f"status {status}"
+        text = error.detail or f"status {status}"
         if status == 404:
             text = f"there is no page at {request.scope['path']}"
         elif status == 405:
+            headers["Allow"] = allowed = ", ".join(sorted(headers.get("Allow", "").split(", ")))  # of a set
             text = f"there is no {request.method} at {request.scope['path']}: expected {allowed}"
         is_api = is_of_api(request.scope["path"].removeprefix(request.scope.get("root_path", "")))
         try:
             visitor = await site.access.visitor(request)
+        except HTTPException:  # as a rule the error to answer: the host's function refuses so
+            visitor = None
         except Exception as wrong:  # of the host's function
             return site.failure(request, wrong, is_api=is_api)
         if visitor is not None:
             request.state.visitor = visitor
-        headers = {"Allow": allowed} if allowed else None
         return site.problem(request, status, text, is_api=is_api, headers=headers)
 
     @asynccontextmanager

@@ -77,6 +77,8 @@ def check_login(config: Config) -> None:
     if login and not (user and password):  # as an unset variable of a shell leaves it
         lacking = "password" if user else "user"
         raise ConfigError(f"DASHBOARD_HTTPAUTH has an empty {lacking}: expected user:password")
+    if not login.isprintable():  # as a file with a line feed at its end leaves it
+        raise ConfigError("DASHBOARD_HTTPAUTH has a line feed or another control character: no login has it")
     if not all(33 <= letter < 127 for letter in config.dashboard_token.encode()):
         raise ConfigError("DASHBOARD_TOKEN has a space or a letter outside ASCII: expected one word")
 

@@ -31,7 +31,7 @@ from mrq_core.errors import (
     shown_error,
 )
 from mrq_dashboard import acting
-from mrq_dashboard.auth import SAFE_METHODS, Access, Role, comes_from_here, has_token
+from mrq_dashboard.auth import SAFE_METHODS, Access, AuthorizeFailed, Role, comes_from_here, has_token
 from mrq_dashboard.backend import Backend
 from mrq_dashboard.guard import API, BodyRefused
 from mrq_dashboard.inputs import inputs_among, items_of, read_inputs
@@ -225,7 +225,8 @@ class Site:
         text = (
             str(error) if isinstance(error, MrqError) else f"{shown_error(error)}; the log has the traceback"
         )
-        if status >= 500 and request.method not in SAFE_METHODS:
+        # `authorize` is asked before anything is done.
+        if status >= 500 and request.method not in SAFE_METHODS and not isinstance(error, AuthorizeFailed):
             part = " in part" if isinstance(error, CallRefused) else ""
             text += f". The action may have been done{part}: look before you repeat it"
         path = error.path if isinstance(error, InvalidValue) else None

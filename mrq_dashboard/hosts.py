@@ -14,7 +14,7 @@ from mrq_core.errors import ConfigError, shown
 
 ANY = "*"
 """Instead of names: each name is answered, because the host application checks the Host header itself."""
-_HOST = re.compile(r"[\w.-]+")
+_HOST = re.compile(r"[\w-]+(\.[\w-]+)*", re.ASCII)
 
 
 class Hosts:
@@ -45,6 +45,11 @@ class Hosts:
 
 def check_host_name(name: str) -> None:
     """Raises ConfigError for text that no Host header has as its name, such as a URL or a pattern."""
+    if not name.isascii():
+        raise ConfigError(
+            f"DASHBOARD_HOSTS has {shown(name)}: expected the name in ASCII, as browsers send it, such as "
+            "xn--bcher-kva.example for b\N{LATIN SMALL LETTER U WITH DIAERESIS}cher.example"
+        )
     if _address(name) is None and not _HOST.fullmatch(name):
         raise ConfigError(
             f"DASHBOARD_HOSTS has {shown(name)}: expected the name of a host, without a scheme, a port "

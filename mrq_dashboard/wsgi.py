@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import threading
 from collections.abc import Callable, Iterable
@@ -12,7 +13,7 @@ from a2wsgi import ASGIMiddleware
 from a2wsgi.wsgi_typing import StartResponse, WSGIApp
 from starlette.types import ASGIApp
 
-from mrq_dashboard.guard import NOT_UTF_8
+from mrq_dashboard.guard import MOST_BODY, NOT_UTF_8
 
 _ASCII = "".join(map(chr, range(128)))
 
@@ -23,7 +24,8 @@ def wsgi_app(make: Callable[[], ASGIApp]) -> WSGIApp:
 
     A WSGI server passes the bytes of an address as they came. a2wsgi raises for a path that is not UTF-8, and
     for a query that is not ASCII. Such a path gets replacement characters and a mark, for which the guard
-    refuses it, and such a query is quoted.
+    refuses it, and such a query is quoted. It reads no body without a length: one that comes in chunks is
+    read before, where the server says that it ends, and refused where it does not.
     """
     loop = _Loop(make)
 
@@ -38,6 +40,13 @@ def wsgi_app(make: Callable[[], ASGIApp]) -> WSGIApp:
                 if text.encode().decode("latin-1") != path:
                     environ[NOT_UTF_8] = True
                 environ[name] = text.encode().decode("latin-1")
+        if environ.get("HTTP_TRANSFER_ENCODING") and not environ.get("CONTENT_LENGTH"):
+            if not environ.get("wsgi.input_terminated"):
+                text = b"this server passes on no body in chunks: send it with a Content-Length\n"
+                start_response("411 Length Required", [("Content-Type", "text/plain")])
+                return [text]
+            body = environ["wsgi.input"].read(MOST_BODY + 1)  # one more byte: the guard refuses it
+            environ["wsgi.input"], environ["CONTENT_LENGTH"] = io.BytesIO(body), str(len(body))
         return loop.middleware()(environ, start_response)
 
     return app

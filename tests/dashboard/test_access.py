@@ -7,6 +7,7 @@ import re
 from typing import Any
 
 import pytest
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
 from mrq_core.errors import ConfigError
@@ -120,10 +121,31 @@ def test_a_host_that_fails_is_an_error_of_each_page(
     assert "no database" in caplog.text
 
 
+def test_a_host_that_fails_has_let_nothing_be_done(make_site: MakeSite) -> None:
+    answer = make_site(authorize=lambda request: 1 / 0).post("/api/queue/pause", json={"name": "q"})
+    assert (answer.status_code, "may have been done" in answer.text) == (500, False)
+
+
+@pytest.mark.parametrize("path", ["/queues", "/api/queues", "/nothing"])
+def test_the_host_application_refuses_a_visitor_with_its_status_and_headers(
+    path: str, make_site: MakeSite, caplog: pytest.LogCaptureFixture
+) -> None:
+    def authorize(request: object) -> None:
+        raise HTTPException(401, "ask Anna", headers={"WWW-Authenticate": "Negotiate"})
+
+    answer = make_site(authorize=authorize).get(path)
+    if path != "/nothing":
+        assert (answer.status_code, answer.headers["www-authenticate"]) == (401, "Negotiate")
+        assert "ask Anna" in answer.text
+    assert answer.status_code in (401, 404)
+    assert "Traceback" not in caplog.text
+
+
 @pytest.mark.parametrize(
     "settings",
     [
         {"dashboard_httpauth": "anna"},
+        {"dashboard_httpauth": "anna:secret\n"},
         {"dashboard_httpauth": "anna:"},  # as `anna:$PASSWORD` leaves it where the variable is not set
         {"dashboard_httpauth": ":secret"},
         {"dashboard_httpauth": ":"},

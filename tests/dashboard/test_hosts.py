@@ -123,7 +123,11 @@ def test_the_program_may_name_the_hosts_or_check_them_itself(make_ask: Callable[
 
 
 @pytest.mark.parametrize(
-    "host", ["https://mrq.example.com", "mrq.example.com:443", "*.example.com", "*", "", "[::1]"]
+    "host",
+    [
+        *("https://mrq.example.com", "mrq.example.com:443", "*.example.com", "*", "", "[::1]"),
+        *(".example.com", "mrq..com", "b\xfccher.example"),
+    ],
 )
 def test_a_setting_that_no_host_header_fits_is_refused(host: str, make_site: MakeSite) -> None:
     with pytest.raises(ConfigError, match="DASHBOARD_HOSTS"):

@@ -225,6 +225,44 @@ def test_a_wsgi_server_serves_it(project: Project) -> None:
             served.kill()
 
 
+@pytest.mark.parametrize("is_terminated", [True, False])
+def test_a_body_in_chunks_is_read_or_refused_by_wsgi(project: Project, is_terminated: bool) -> None:
+    project.queue("a.B", queue="mail")
+    project.write(
+        "chunks.py",
+        f"""
+        import io
+        from wsgiref.util import setup_testing_defaults
+        from mrq.dashboard.app import app
+
+        def ask(body):
+            environ = {{
+                "PATH_INFO": "/api/queue/pause", "REQUEST_METHOD": "POST", "REMOTE_ADDR": "127.0.0.1",
+                "REMOTE_PORT": "9", "CONTENT_TYPE": "application/json", "HTTP_TRANSFER_ENCODING": "chunked",
+                "HTTP_SEC_FETCH_SITE": "same-origin", "wsgi.input_terminated": {is_terminated},
+                "wsgi.input": io.BytesIO(body),
+            }}
+            setup_testing_defaults(environ)
+            found = []
+            body = b"".join(app(environ, lambda status, headers, error=None: found.append(status)))
+            print(found[0], body.decode().strip(), flush=True)
+
+        ask(b'{{"name": "mail", "duration": "15m"}}')
+        ask(b" " * (3 << 20))
+        """,
+    )
+    done = subprocess.run(
+        [sys.executable, "chunks.py"],
+        cwd=project.path, env=project.env, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    first, second = done.stdout.strip().splitlines()
+    if is_terminated:
+        assert ("200" in first, "resumed" in first) == (True, False), first
+        assert "413" in second
+    else:
+        assert ("411" in first, "Content-Length" in first, "411" in second) == (True, True, True)
+
+
 @pytest.mark.parametrize("serves_before", [False, True])
 def test_a_wsgi_server_that_forks_after_the_import_serves_it(project: Project, serves_before: bool) -> None:
     """As with ``gunicorn --preload``, or a server that forks for each request."""
