@@ -20,7 +20,15 @@ def mrq_driver() -> Driver:
     return Driver(
         name="redis",
         summary="queues and records in Redis 6.2 or later",
-        url_schemes=("redis", "rediss", "unix", "redis+sentinel", "rediss+sentinel", "redis+cluster"),
+        url_schemes=(
+            "redis",
+            "rediss",
+            "unix",
+            "redis+sentinel",
+            "rediss+sentinel",
+            "redis+cluster",
+            "rediss+cluster",
+        ),
         settings=("REDIS", "REDIS_PREFIX"),
         open_broker=open_broker,
         open_queue=open_queue,

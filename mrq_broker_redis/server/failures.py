@@ -107,12 +107,12 @@ def translated(error: Exception, where: str, timeout: float) -> BrokerError:
         )
     if isinstance(error, NoPrimary):
         return _without_primary(error, where, timeout)
-    if isinstance(error, exceptions.TimeoutError) and "connecting" in text and where.startswith("rediss"):
+    if _is_timeout(error) and "connecting" in text and where.startswith("rediss"):
         return BrokerUnavailable(
             f"Redis at {where} did not answer with TLS ({text}): a server without TLS needs {_plain(where)} "
             "in the URL; else it is overloaded or the network is"
         )
-    if _is_timeout(error, text):
+    if _is_timeout(error):
         return BrokerUnavailable(
             f"Redis at {where} did not answer within {timeout:g} s: it is overloaded or the network is; try "
             "again, or raise BROKER_TIMEOUT"
@@ -128,7 +128,7 @@ def translated(error: Exception, where: str, timeout: float) -> BrokerError:
             f"the keys of this prefix in Redis at {where} are being moved to another node ({text}): "
             "stop workers and clients while a slot is moved, and try again afterwards"
         )
-    if isinstance(error, exceptions.AskError) and not where.startswith("redis+cluster"):
+    if isinstance(error, exceptions.AskError) and not where.startswith(("redis+cluster", "rediss+cluster")):
         return BrokerUnavailable(
             f"Redis at {where} is a node of a cluster (the key is in slot {text}), which needs "
             "redis+cluster:// in the URL"
@@ -185,7 +185,7 @@ def _plain(where: str) -> str:
     return f"{where.partition('://')[0].replace('rediss', 'redis')}://"
 
 
-def _is_timeout(error: Exception, text: str) -> bool:
+def _is_timeout(error: Exception) -> bool:
     """Whether a timeout ended the call, at the nodes of a cluster, too."""
     cause = error.__cause__ if isinstance(error, exceptions.RedisClusterException) else error
     return isinstance(cause, exceptions.TimeoutError)
@@ -215,8 +215,8 @@ def _advice(text: str, where: str) -> str:
     if "SSL" in text:
         return f"a server without TLS needs {_plain(where)} in the URL"
     if "Cluster mode is not enabled" in text:
-        return "it is a single server, which needs redis:// in the URL"
-    if where.startswith(("redis:", "redis+s")) and ("reset by peer" in text or "closed by server" in text):
+        return f"it is a single server, which needs {where.partition('+')[0]}:// in the URL"
+    if where.startswith(("redis:", "redis+")) and ("reset by peer" in text or "closed by server" in text):
         return (
             f"start it, or correct the URL; a server with TLS needs {_with_tls(where)}, and another "
             "program may have this port"

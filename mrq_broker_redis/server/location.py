@@ -9,7 +9,7 @@ from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 import redis
 from redis._parsers import _HiredisParser
 from redis.backoff import NoBackoff
-from redis.cluster import ClusterNode, RedisCluster
+from redis.cluster import REDIS_ALLOWED_KEYS, ClusterNode, RedisCluster
 from redis.retry import Retry
 
 try:
@@ -42,7 +42,7 @@ from mrq_core.errors import ConfigError
 _FORMS = (
     "expected redis://[user:password@]host[:port][/database], rediss:// for TLS, unix:///path[?db=0], "
     "redis+sentinel://host[:port],host[:port]/service[/database], rediss+sentinel:// for TLS, "
-    "or redis+cluster://host[:port],host[:port]"
+    "redis+cluster://host[:port],host[:port], or rediss+cluster:// for TLS"
 )
 CONNECTIONS_MOST = 100
 """Connections of a broker to one server. Further calls wait for one of them."""
@@ -54,6 +54,21 @@ _OPTIONS = frozenset({"client_name", "db", "password", "protocol", "username"})
 class _Cluster(RedisCluster):
     """A client of a cluster whose logins end in time, and that closes a connection whose login is
     interrupted."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)  # type: ignore[no-untyped-call]
+        manager: Any = self.nodes_manager
+        create = manager.create_redis_node
+
+        def create_with_own_tls(*given: Any, **named: Any) -> Any:
+            node = create(*given, **named)
+            use_own_tls(node.connection_pool)
+            return node
+
+        manager.create_redis_node = create_with_own_tls
+        for node in self.get_nodes():  # type: ignore[no-untyped-call]
+            if node.redis_connection is not None:
+                use_own_tls(node.redis_connection.connection_pool)
 
     def on_connect(self, connection: Any) -> None:
         """Sends the login of a new connection."""
@@ -101,7 +116,7 @@ def location_of(opening: Opening) -> Location:
             return Location(lambda: _client(url, options), hide_password(url), prefix)
         if scheme in ("redis+sentinel", "rediss+sentinel"):
             return _sentinel(url, prefix, common | parser)
-        if scheme == "redis+cluster":
+        if scheme in ("redis+cluster", "rediss+cluster"):
             return _cluster(url, prefix, common)
     except ValueError as error:
         why = str(error) if isinstance(error, WrongUrl) else why_wrong(url, error)
@@ -244,9 +259,9 @@ def _sentinel(url: str, prefix: str, common: dict[str, Any]) -> Location:
 def _cluster(url: str, prefix: str, common: dict[str, Any]) -> Location:
     """A cluster, found through any of the given nodes. A cluster has one database."""
     parts = _parts_of(url)
-    if parts.path.strip("/") not in ("", "0") or parts.query:
-        raise WrongUrl("a cluster has neither databases nor options here")
-    options: dict[str, Any] = {**common}
+    if parts.path.strip("/") not in ("", "0"):
+        raise WrongUrl("a cluster has no databases")
+    options: dict[str, Any] = {**common, **_tls_of_cluster(url, _options_of(parts.query))}
     _add_login(options, parts.netloc)
     nodes: list[Any] = [ClusterNode(host, port) for host, port in _hosts(parts.netloc, 6379)]  # type: ignore[no-untyped-call]
 
@@ -257,6 +272,18 @@ def _cluster(url: str, prefix: str, common: dict[str, Any]) -> Location:
         return client
 
     return Location(connect, hide_password(url), prefix, is_cluster=True)
+
+
+def _tls_of_cluster(url: str, given: Mapping[str, str]) -> dict[str, Any]:
+    """The options of TLS, as the client of a cluster takes them: fewer than other clients do."""
+    has_tls = url.startswith("rediss")
+    known = sorted(TLS_OPTIONS.intersection(REDIS_ALLOWED_KEYS)) if has_tls else []
+    unknown = [name for name in given if name not in known]
+    if unknown and unknown[0] in TLS_OPTIONS and not has_tls:
+        raise WrongUrl(f"{unknown[0]} needs rediss+cluster://")
+    if unknown:
+        raise WrongUrl(f"unknown options {', '.join(unknown)}; known are {', '.join(known) or 'none'}")
+    return {"ssl": True, **tls_options(given)} if has_tls else {}
 
 
 def _parts_of(url: str) -> SplitResult:

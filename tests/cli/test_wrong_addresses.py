@@ -114,6 +114,12 @@ AWAY = [
     ("redis+sentinel://127.0.0.1:{redis}/jobs", "it is no sentinel"),
     ("redis+sentinel://:geheim@127.0.0.1:1/jobs", "start them, or correct the URL"),
     ("redis+cluster://127.0.0.1:{redis}", "it is a single server, which needs redis:// in the URL"),
+    ("rediss+cluster://127.0.0.1:{redis}", "a server without TLS needs redis+cluster:// in the URL"),
+    ("rediss+cluster://127.0.0.1:{silent}", "a server without TLS needs redis+cluster:// in the URL"),
+    (
+        "redis+cluster://127.0.0.1:{closing}",
+        "a server with TLS needs rediss+cluster://, and another program may have this port",
+    ),
     ("redis://127.0.0.1:1", "start it, or correct the URL and the network"),
     ("mongodb://127.0.0.1:{http}/x", "does not speak the protocol of MongoDB"),
     ("mongodb://anna:geheim@127.0.0.1:{redis}/x", "another program may have this port"),

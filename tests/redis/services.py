@@ -128,15 +128,15 @@ def _is_watching(port: int) -> bool:
 
 
 @contextlib.contextmanager
-def cluster(*options: str) -> Iterator[list[Server]]:
-    """Three nodes, each with a third of the slots."""
+def cluster(*options: str, number: int = NODES) -> Iterator[list[Server]]:
+    """Nodes, each with an equal part of the slots."""
     servers: list[Server] = []
     try:
-        for _ in range(NODES):
+        for _ in range(number):
             needed = ("--cluster-enabled", "yes", "--cluster-node-timeout", "2000")
             servers.append(Server(*needed, *options))
-        for number, server in enumerate(servers):
-            first, end = _SLOTS * number // NODES, _SLOTS * (number + 1) // NODES
+        for place, server in enumerate(servers):
+            first, end = _SLOTS * place // number, _SLOTS * (place + 1) // number
             with server.client() as client:
                 client.execute_command("CLUSTER", "ADDSLOTS", *range(first, end))
         with servers[0].client() as client:

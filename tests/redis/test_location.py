@@ -31,6 +31,7 @@ def opening(url: str | None = None, **settings: object) -> Opening:
         "redis://[::1]:7000/3",
         "redis+sentinel://user:pass@[::1],[fe80::1]:26380/jobs",
         "redis+cluster://[::1]:7000,[::1]",
+        "rediss+cluster://a:7000,b:7001?ssl_cert_reqs=none",
     ],
 )
 def test_a_url_names_a_server_and_is_shown_without_its_password(url: str) -> None:
@@ -78,7 +79,7 @@ def test_a_wrong_url_is_an_error_that_lists_the_forms(url: str) -> None:
     assert "pass@" not in str(raised.value)
 
 
-@pytest.mark.parametrize("scheme", ["redis", "rediss", "redis+sentinel", "redis+cluster"])
+@pytest.mark.parametrize("scheme", ["redis", "rediss", "redis+sentinel", "redis+cluster", "rediss+cluster"])
 @pytest.mark.parametrize(
     "rest", ["geheim@h\u2100st/x", "geheim/x@host/x", "geheim?x@host/x", "geheim#x@host/x", "geheim@[::1/x"]
 )
@@ -126,6 +127,12 @@ def test_an_error_contains_no_part_of_a_password(scheme: str, rest: str) -> None
         ("redis://h%00x", "the host is no valid name"),
         ("redis+sentinel://h,a..b/x", "the host is no valid name"),
         ("redis+cluster://a..b", "the host is no valid name"),
+        ("redis+cluster://a/1", "a cluster has no databases"),
+        ("redis+cluster://a?ssl_cert_reqs=none", "ssl_cert_reqs needs rediss+cluster://"),
+        ("redis+cluster://a?db=1", "unknown options db; known are none"),
+        ("rediss+cluster://a?db=1", "unknown options db; known are ssl_ca_certs, "),
+        ("rediss+cluster://a?ssl_ciphers=x", "unknown options ssl_ciphers; known are ssl_ca_certs, "),
+        ("rediss+cluster://a?ssl_certfile={file}", "its options of TLS cannot be used: "),
         ("unix:///a%00b", "the path of the socket has characters that cannot be printed"),
     ],
 )
@@ -178,7 +185,7 @@ def test_a_password_that_is_not_encoded_is_never_shown(password: str) -> None:
         "h/1?x=geheim",
     ],
 )
-@pytest.mark.parametrize("scheme", ["redis", "rediss", "redis+sentinel", "redis+cluster"])
+@pytest.mark.parametrize("scheme", ["redis", "rediss", "redis+sentinel", "redis+cluster", "rediss+cluster"])
 def test_an_error_contains_no_value_that_may_be_a_secret(scheme: str, rest: str) -> None:
     try:
         shown = location_of(opening(f"{scheme}://{rest}")).shown

@@ -167,6 +167,18 @@ def test_tls_to_sentinels_and_their_primary(
         assert "needs rediss+sentinel://" in refusal(f"redis+sentinel://127.0.0.1:{plain}/jobs")
 
 
+def test_tls_to_a_cluster(certificate: tuple[Path, Path]) -> None:
+    port = free_port()
+    files = ("--tls-cert-file", str(certificate[0]), "--tls-key-file", str(certificate[1]))
+    authority = ("--tls-ca-cert-file", str(certificate[0]), "--tls-auth-clients", "no")
+    with cluster("--tls-port", str(port), "--tls-cluster", "yes", *files, *authority, number=1) as [node]:
+        url = f"rediss+cluster://127.0.0.1:{port}"
+        check_broker(open_broker(Place(f"{url}?ssl_ca_certs={certificate[0]}", "mrq")))
+        assert "its certificate is not trusted here" in refusal(url)
+        assert "needs rediss+cluster://" in refusal(f"redis+cluster://127.0.0.1:{port}")
+        assert "needs redis+cluster://" in refusal(f"rediss+cluster://127.0.0.1:{node.port}")
+
+
 def test_sentinels_that_refuse_a_login_are_told_from_those_that_do_not_know_the_service(
     tmp_path: Path,
 ) -> None:
