@@ -56,7 +56,7 @@ class _Cluster(RedisCluster):
     interrupted."""
 
     def __init__(self, **options: Any) -> None:
-        super().__init__(**options)  # type: ignore[no-untyped-call]
+        super().__init__(**options)
         manager: Any = self.nodes_manager
         create = manager.create_redis_node
 

@@ -60,7 +60,7 @@ class Config:
     sqlite: str = _setting(".mrq/mrq.sqlite3", "Path of the embedded broker's file.", "broker")
     redis: str = _setting(
         "redis://127.0.0.1:6379",
-        "URL of the Redis server: redis://, rediss://, unix://, redis+sentinel:// or redis+cluster://, and rediss+... for TLS.",
+        "URL of the Redis server: redis://, unix://, redis+sentinel:// or redis+cluster://; rediss for TLS.",
         "broker",
     )
     redis_prefix: str = _setting("mrq", "Prefix of all keys in Redis.", "broker")
