@@ -186,6 +186,7 @@ _A_THIRD = frozenset(
         "test_a_signal_writes_nothing_to_a_file_after_a_task_has_left_its_wakeup_descriptor",
         "test_a_success_that_has_to_be_looked_at_is_not_written",
         "test_a_thread_that_the_config_file_waits_for_is_told_so",
+        "test_a_timer_that_a_job_has_left_ends_neither_the_worker_nor_another_job",
         "test_a_value_beyond_the_limit_is_refused_before_it_is_walked_through",
         "test_a_worker_leaves_while_its_config_file_is_loaded",
         "test_a_wrong_address_is_told_in_a_sentence_and_within_seconds",

@@ -133,6 +133,63 @@ def test_later_jobs_have_the_limits_of_the_worker_and_no_alarm(project: Project)
     assert project.ended(before).result == project.ended(after).result
 
 
+@pytest.mark.parametrize("greenlets", [1, 2])
+@pytest.mark.parametrize(
+    "left",
+    [
+        "faulthandler.dump_traceback_later(1, exit=True)",
+        "signal.setitimer(signal.ITIMER_PROF, 0.2)",
+        "signal.setitimer(signal.ITIMER_VIRTUAL, 0.2)",
+    ],
+)
+def test_a_timer_that_a_job_has_left_ends_neither_the_worker_nor_another_job(
+    project: Project, left: str, greenlets: int
+) -> None:
+    project.write(
+        "timers.py",
+        f"""
+        import faulthandler, signal, time
+        from mrq_core import task
+
+        @task
+        def leaves():
+            {left}
+
+        @task(at_most_once=True)
+        def computes():
+            end = time.monotonic() + 1.5
+            while time.monotonic() < end:
+                pass
+        """,
+    )
+    left_over = project.queue("timers.leaves")
+    job = project.queue("timers.computes")
+    beside = project.queue("tasks.noted", {"word": "beside", "seconds": 0.3})
+    project.work_off("--greenlets", str(greenlets))
+    assert [project.ended(one).status for one in (left_over, job, beside)] == ["success"] * 3
+
+
+def test_a_timer_that_a_module_sets_when_it_is_imported_stays(project: Project) -> None:
+    project.write(
+        "profiled.py",
+        """
+        import signal, time
+        from mrq_core import task
+
+        signal.signal(signal.SIGPROF, lambda *_: None)
+        signal.setitimer(signal.ITIMER_PROF, 1000, 1000)
+
+        @task
+        def timer():
+            time.sleep(0.01)
+            return signal.getitimer(signal.ITIMER_PROF)[1]
+        """,
+    )
+    jobs = [project.queue("profiled.timer") for _ in range(2)]
+    project.work_off("--greenlets", "1")
+    assert [project.ended(job).result for job in jobs] == [1000, 1000]
+
+
 def test_limits_that_a_module_sets_when_it_is_imported_stay(project: Project) -> None:
     project.write(
         "limiting.py",

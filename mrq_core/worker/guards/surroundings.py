@@ -23,6 +23,7 @@ from mrq_core.running import logs
 from mrq_core.running.streams import StandardStream
 from mrq_core.worker.guards.descriptors import StandardDescriptors
 from mrq_core.worker.guards.guarded_log import GuardedLog, guard_loggers
+from mrq_core.worker.guards.left_timers import end_left_timers, note_timers
 from mrq_core.worker.guards.noted_calls import noted
 from mrq_core.worker.guards.signals import restore_pipe
 
@@ -84,6 +85,7 @@ class Surroundings:
             self._handlers[signal.SIGXCPU] = on_limit
         setattr(sys, "setswitchinterval", _set_short_switch_interval)  # noqa: B010
         noted.note()
+        note_timers()
 
     @contextmanager
     def settings_kept(self) -> Iterator[None]:
@@ -129,9 +131,8 @@ class Surroundings:
             self._restore_interpreter, logs.restore_logging, partial(self._restore_signals, is_alone),
             partial(self._restore_user, is_alone), self._restore_limits,
             *(partial(stream.restore, is_alone=is_alone) for stream in self._streams),
+            partial(end_left_timers, is_alone=is_alone),
         ]  # fmt: skip
-        if is_alone:
-            steps.append(_end_alarm)
         for step in steps:
             with suppress(BaseException):
                 step()
@@ -263,9 +264,3 @@ def _user_now() -> tuple[tuple[int, int], tuple[int, int], list[int]]:
 
 def _is_lower(limit: int, other: int) -> bool:
     return limit != resource.RLIM_INFINITY and (other == resource.RLIM_INFINITY or limit < other)
-
-
-def _end_alarm() -> None:
-    """Ends the timer of SIGALRM, which belongs to the watchdog. Other timers may be those of a profiler."""
-    if signal.getitimer(signal.ITIMER_REAL) != (0.0, 0.0):
-        signal.setitimer(signal.ITIMER_REAL, 0)
