@@ -123,17 +123,21 @@ class ParentLink:
 
     def tick(self, now: float) -> None:
         """Reports if a second has passed, or the limits have changed."""
-        limit = self._latest_limit(now)
+        limit, longest = self._latest_limit(now)
         is_changed = limit > self._told + _CHANGE or limit < self._told - 2 * _CHANGE
         if is_changed or now >= self._sent_at + _INTERVAL:
             self._sent_at = now
-            self._told, self._longest = limit, None
+            self._told, self._longest = limit, longest
             is_idle = limit == -math.inf
             self._send(ALIVE, _IDLE_LIMIT if is_idle else max(limit - now, 0.0) + _HARD_GRACE)
 
-    def _latest_limit(self, now: float) -> float:
-        running = list(self._begun()) or self._executions.undecided()
-        return max((self._limit_of(execution, now) for execution in running), default=-math.inf)
+    def _latest_limit(self, now: float) -> tuple[float, Execution | None]:
+        latest, longest = -math.inf, None
+        for execution in list(self._begun()) or self._executions.undecided():
+            limit = self._limit_of(execution, now)
+            if limit > latest:
+                latest, longest = limit, execution
+        return latest, longest
 
     def _limit_of(self, execution: Execution, now: float) -> float:
         due = execution.due

@@ -146,6 +146,12 @@ def test_the_end_of_a_long_job_reports_the_latest_limit_of_those_that_run(link: 
     link.link.leave(long)
     ((_, seconds),) = link.received()
     assert seconds == pytest.approx(5 + CHANGE + HARD_GRACE, abs=0.5)
+    long = link.run_job(1000)
+    link.link.tick(long.started)
+    link.received()
+    link.end_job(long)
+    link.link.leave(long)
+    assert len(link.received()) == 1
     link.end_job(short)
     link.link.leave(short)
     assert link.received() == [], "an idle worker reports once a second"
