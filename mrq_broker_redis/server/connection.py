@@ -15,8 +15,8 @@ from typing import Any, TypeVar
 import msgspec
 from redis import exceptions
 
-from mrq_broker_redis.server.failures import code_of, failed_to_connect, translated
-from mrq_broker_redis.server.links import Link
+from mrq_broker_redis.server.failures import code_of, translated
+from mrq_broker_redis.server.links import Link, failed_to_connect
 from mrq_broker_redis.server.location import Location
 from mrq_broker_redis.server.scripts import OPENING, script
 from mrq_core import failpoints

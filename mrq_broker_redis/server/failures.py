@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import redis.connection
 from redis import exceptions
 
 from mrq_broker_redis.server.location import CONNECTIONS_MOST
 from mrq_broker_redis.server.parser import SlotMoves
 from mrq_broker_redis.server.sentinels import NoPrimary
-from mrq_core.contract.exception_fields import frames_of
 from mrq_core.drivers import open_files
 from mrq_core.errors import BrokerCorrupt, BrokerError, BrokerUnavailable, CallRefused
 
-_CONNECTIONS = redis.connection.__file__
 _MEANINGS = {
     "OOM": "it has reached its maxmemory, and has written nothing; raise maxmemory or free some "
     "memory (mrq needs maxmemory-policy noeviction)",
@@ -86,17 +83,6 @@ def is_forbidden(error: BrokerError) -> bool:
     return isinstance(error.__cause__, Exception) and code_of(error.__cause__) == "NOPERM"
 
 
-def failed_to_connect(error: Exception) -> bool:
-    """Whether redis-py was making a connection when this was raised."""
-    step = frames_of(error)
-    while step is not None:
-        code = step.tb_frame.f_code
-        if code.co_filename == _CONNECTIONS and code.co_name.lstrip("_").startswith("connect"):
-            return True
-        step = step.tb_next
-    return False
-
-
 def translated(error: Exception, where: str, timeout: float) -> BrokerError:
     """The error of the broker with the same meaning. `where`: the server, without its password."""
     text = " ".join(str(error).split())
@@ -159,7 +145,7 @@ def translated(error: Exception, where: str, timeout: float) -> BrokerError:
 
 def _without_primary(error: NoPrimary, where: str, timeout: float) -> BrokerError:
     """Tells why no sentinel has named the primary: by the sentinel that has answered most."""
-    if not error.errors:
+    if error.has_answer:
         return BrokerUnavailable(
             f"the sentinels at {where} name no primary that is up for this service ({error}): correct the "
             "service in the URL, or start the primary"
@@ -167,6 +153,10 @@ def _without_primary(error: NoPrimary, where: str, timeout: float) -> BrokerErro
     refused = next((one for one in error.errors if code_of(one) in _LOGINS), None)
     if refused is not None:
         return BrokerUnavailable(f"the sentinels at {where} {_LOGINS[code_of(refused)]} ({refused})")
+    lost = exceptions.ConnectionError | exceptions.TimeoutError
+    wrong = next((one for one in error.errors if not isinstance(one, lost)), None)
+    if wrong is not None:
+        return translated(wrong, where, timeout)
     answered = [one for one in error.errors if not isinstance(one, exceptions.TimeoutError)]
     if not answered:
         return translated(error.errors[0], where, timeout)

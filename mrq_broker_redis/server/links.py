@@ -10,10 +10,13 @@ from __future__ import annotations
 import os
 from typing import Any
 
+import redis.connection
 from redis import exceptions
 
 from mrq_core.clock import monotonic
+from mrq_core.contract.exception_fields import frames_of
 
+_CONNECTIONS = redis.connection.__file__
 _FRESH = 1.0
 """Seconds after its last use during which a connection counts as open without a check."""
 
@@ -80,3 +83,15 @@ class Link:
         """Returns all idle connections to the pool: the server is away, and may have closed them too."""
         while self._idle:
             self._pool.release(self._idle.pop()[0])
+
+
+def failed_to_connect(error: Exception) -> bool:
+    """Whether redis-py was making a connection when other code than its own raised this. It raises such
+    errors itself where it cannot read the answer to a login."""
+    step, connects, reads_itself = frames_of(error), False, False
+    while step is not None:
+        code = step.tb_frame.f_code
+        reads_itself = code.co_filename == _CONNECTIONS and code.co_name.startswith("on_connect")
+        connects |= code.co_filename == _CONNECTIONS and code.co_name.lstrip("_").startswith("connect")
+        step = step.tb_next
+    return connects and not reads_itself

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import redis
-from redis.exceptions import RedisError
+from redis.exceptions import ConnectionError, InvalidResponse, RedisError, TimeoutError
 from redis.sentinel import (
     MasterNotFoundError,
     Sentinel,
@@ -14,15 +14,21 @@ from redis.sentinel import (
     SentinelManagedSSLConnection,
 )
 
+from mrq_broker_redis.server.links import failed_to_connect
 from mrq_broker_redis.server.tls import SSLConnection, use_own_tls
+from mrq_core.contract.signal_errors import raised_by_handler
+from mrq_core.drivers.answers import UNREADABLE
+from mrq_core.errors import shown_error
 
 
 class NoPrimary(MasterNotFoundError):
-    """No sentinel has named a primary. `errors`: what kept them from an answer; empty: all have answered."""
+    """No sentinel has named a primary. `errors`: what kept sentinels from an answer; `has_answer`: whether
+    one has answered."""
 
-    def __init__(self, text: str, errors: Sequence[RedisError]) -> None:
+    def __init__(self, text: str, errors: Sequence[RedisError], *, has_answer: bool) -> None:
         super().__init__(text)
         self.errors = tuple(errors)
+        self.has_answer = has_answer
 
 
 class _Asked(redis.Redis):
@@ -31,13 +37,22 @@ class _Asked(redis.Redis):
     error: RedisError | None = None
 
     def sentinel_masters(self, *arguments: Any, **named: Any) -> Any:
-        """Asks the sentinel for the primaries that it watches."""
+        """Asks the sentinel for the primaries that it watches. Raises ConnectionError or TimeoutError, after
+        which redis-py asks the next one, also where another program answers."""
         self.error = None
         try:
             return super().sentinel_masters(*arguments, **named)
-        except RedisError as error:
+        except (ConnectionError, TimeoutError) as error:
             self.error = error
             raise
+        except RedisError as error:
+            self.error = error
+            raise ConnectionError(str(error)) from error
+        except UNREADABLE as error:
+            if raised_by_handler(error) is not None or failed_to_connect(error):
+                raise
+            self.error = InvalidResponse(shown_error(error))
+            raise ConnectionError(str(self.error)) from error
 
 
 class Sentinels(Sentinel):
@@ -56,7 +71,8 @@ class Sentinels(Sentinel):
             return super().discover_master(service_name)  # type: ignore[no-untyped-call]
         except MasterNotFoundError as error:
             errors = [one.error for one in self._asked if one.error is not None]
-            raise NoPrimary(f"No master found for {service_name!r}", errors) from error
+            has_answer = len(errors) < len(self._asked)
+            raise NoPrimary(f"No master found for {service_name!r}", errors, has_answer=has_answer) from error
 
 
 class PrimaryConnection(SentinelManagedConnection):

@@ -26,7 +26,7 @@ from mrq_broker_redis.server.location import CONNECTIONS_MOST
 from mrq_core.contract.messages import Cancel, ChangeResult, RawItem, Wanted
 from mrq_core.contract.queries import JobFilter
 from mrq_core.contract.record import Status
-from mrq_core.errors import BrokerUnavailable
+from mrq_core.errors import BrokerError, BrokerUnavailable
 from mrq_core.testing.conformance import (
     BrokerFactory,
     EnqueueContract,
@@ -45,6 +45,7 @@ from tests.redis.kit import Place, open_broker, open_queue
 from tests.redis.servers import PROGRAM, Server
 from tests.redis.services import Watched, cluster, cluster_url, one_sentinel, sentinels, until_in_step
 from tests.redis.test_connection import claim, new_job, success
+from tests.redis.test_odd_answers import parrot
 from tests.servers import free_port
 from tests.support import until
 
@@ -135,7 +136,7 @@ def refusal(url: str) -> str:
     """What the user is told who names this URL."""
     broker = open_broker(Place(url, "mrq"))
     try:
-        with pytest.raises(BrokerUnavailable) as caught:
+        with pytest.raises(BrokerError) as caught:
             broker.prepare()
     finally:
         broker.close()
@@ -191,6 +192,35 @@ def test_sentinels_that_refuse_a_login_are_told_from_those_that_do_not_know_the_
             assert "correct the service in the URL" in refusal(f"{url}/job?sentinel_password=geheim")
             check_broker(open_broker(Place(f"{url}/jobs?sentinel_password=geheim", "mrq")))
             assert "want a password" in refusal(f"redis+sentinel://127.0.0.1:1,127.0.0.1:{port}/jobs")
+    finally:
+        primary.stop()
+
+
+@pytest.mark.parametrize(
+    "answer", [b"+OK\r\n", b"$-1\r\n", b"*0\r\n", b"-ERR no\r\n", b"HTTP/1.1 400 Bad Request\r\n\r\n"]
+)
+def test_another_program_among_the_sentinels_keeps_no_other_from_being_asked(
+    tmp_path: Path, answer: bytes
+) -> None:
+    primary = Server()
+    try:
+        with one_sentinel(tmp_path, primary.port) as port, parrot(answer) as other:
+            wrong = other.removeprefix("redis://").partition("/")[0]
+            check_broker(open_broker(Place(f"redis+sentinel://{wrong},127.0.0.1:{port}/jobs", "mrq")))
+            said = refusal(f"redis+sentinel://{wrong},127.0.0.1:{port}/job")
+            assert "correct the service in the URL" in said
+            assert "replaced its sockets" not in refusal(f"redis+sentinel://{wrong}/jobs")
+    finally:
+        primary.stop()
+
+
+def test_a_single_server_among_the_sentinels_keeps_no_other_from_being_asked(tmp_path: Path) -> None:
+    primary = Server()
+    try:
+        with one_sentinel(tmp_path, primary.port) as port:
+            url = f"redis+sentinel://127.0.0.1:{primary.port},127.0.0.1:{port}/jobs"
+            check_broker(open_broker(Place(url, "mrq")))
+        assert "it is no sentinel" in refusal(url)
     finally:
         primary.stop()
 
