@@ -204,6 +204,7 @@ _A_THIRD = frozenset(
         "test_jobs_print_after_another_has_opened_a_standard_descriptor_as_its_stream",
         "test_narrow_terminals_show_ids_and_names_whole",
         "test_no_request_breaks_the_api",
+        "test_sigterm_stops_a_worker_whose_jobs_take_it",
         "test_standard_streams_that_loaded_code_closes_are_restored",
         "test_the_config_file_is_told_that_it_is_not_loaded_yet",
         "test_the_first_call_of_a_program_may_be_made_within_logging",

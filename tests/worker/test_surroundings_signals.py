@@ -276,3 +276,45 @@ def test_a_signal_writes_nothing_to_a_file_after_a_task_has_left_its_wakeup_desc
     worker.send(signal.SIGTERM)
     assert worker.wait() == 0
     assert "a task had replaced the descriptor that signals write to" in worker.output
+
+
+@pytest.mark.parametrize(
+    "takes",
+    [
+        "asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, heard.set)",
+        "signal.signal(signal.SIGTERM, lambda *_: heard.set())",
+        "signal.signal(signal.SIGTERM, signal.SIG_IGN)",
+        "signal.signal(signal.SIGTERM, signal.SIG_DFL)",
+    ],
+    ids=["asyncio", "handler", "ignored", "default"],
+)
+def test_sigterm_stops_a_worker_whose_jobs_take_it(project: Project, takes: str) -> None:
+    """Each job sets its handler as it starts: the worker hardly ever has its own."""
+    project.write(
+        "taking.py",
+        f"""
+        import asyncio, os, signal
+        from mrq_core import task
+
+        @task
+        def takes(number):
+            async def main():
+                heard = asyncio.Event()
+                {takes}
+                if number == 3:
+                    os.kill(os.getpid(), signal.SIGTERM)
+                try:
+                    await asyncio.wait_for(heard.wait(), 0.3)
+                except asyncio.TimeoutError:
+                    pass
+                return heard.is_set()
+            return asyncio.run(main())
+        """,
+    )
+    jobs = [project.queue("taking.takes", {"number": number}) for number in range(20)]
+    worker = project.worker("--greenlets", "1", "--stop-grace", "20")
+    assert worker.wait() == 0
+    records = [project.client.fetch(job) for job in jobs]
+    assert {record.status for record in records[:4]} == {Status.SUCCESS}
+    assert {record.status for record in records[6:]} == {Status.QUEUED}, "one more may have been claimed"
+    assert records[3].result is ("heard" in takes), "the handler of the job is called, too"

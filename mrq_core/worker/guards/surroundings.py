@@ -25,7 +25,7 @@ from mrq_core.worker.guards.descriptors import StandardDescriptors
 from mrq_core.worker.guards.guarded_log import GuardedLog, guard_loggers
 from mrq_core.worker.guards.left_timers import end_left_timers, note_timers
 from mrq_core.worker.guards.noted_calls import noted
-from mrq_core.worker.guards.signals import restore_pipe
+from mrq_core.worker.guards.signals import SharedHandler, restore_pipe, share_signals
 
 LONG = 0.001
 """Seconds. After a job that took longer, all is examined."""
@@ -86,6 +86,7 @@ class Surroundings:
         setattr(sys, "setswitchinterval", _set_short_switch_interval)  # noqa: B010
         noted.note()
         note_timers()
+        share_signals()
 
     @contextmanager
     def settings_kept(self) -> Iterator[None]:
@@ -163,9 +164,11 @@ class Surroundings:
         if self._handlers and restore_pipe(is_alone=is_alone):
             _log.warn_of_change("signal.restored: a task had replaced the descriptor that signals write to")
         for number, handler in self._handlers.items():
+            found = _raw.getsignal(number)
+            wanted = found if type(found) is SharedHandler and found.is_in_use() else handler
             # Also where Python's handler is unchanged: a watcher of gevent, or C code, replaces it in the
             # system, which Python does not see.
-            if _raw.signal(number, handler) is not handler:
+            if _raw.signal(number, wanted) is not wanted:
                 _warn_of_handler(number)
         if self._handlers and _raw.pthread_sigmask(signal.SIG_BLOCK, ()) != self._mask:
             _raw.pthread_sigmask(signal.SIG_SETMASK, self._mask)
