@@ -283,17 +283,18 @@ def test_a_signal_writes_nothing_to_a_file_after_a_task_has_left_its_wakeup_desc
     [
         "asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, heard.set)",
         "signal.signal(signal.SIGTERM, lambda *_: heard.set())",
+        "watcher = gevent.signal_handler(signal.SIGTERM, heard.set)",
         "signal.signal(signal.SIGTERM, signal.SIG_IGN)",
         "signal.signal(signal.SIGTERM, signal.SIG_DFL)",
     ],
-    ids=["asyncio", "handler", "ignored", "default"],
+    ids=["asyncio", "handler", "gevent", "ignored", "default"],
 )
 def test_sigterm_stops_a_worker_whose_jobs_take_it(project: Project, takes: str) -> None:
     """Each job sets its handler as it starts: the worker hardly ever has its own."""
     project.write(
         "taking.py",
         f"""
-        import asyncio, os, signal
+        import asyncio, gevent, os, signal
         from mrq_core import task
 
         @task

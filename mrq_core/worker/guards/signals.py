@@ -8,7 +8,6 @@ to a pipe (`signal.set_wakeup_fd`), which the thread reads. The Python half only
 from __future__ import annotations
 
 import atexit
-import functools
 import logging
 import os
 import signal
@@ -20,7 +19,6 @@ from importlib import import_module
 from types import FrameType, MethodType
 from typing import Any, NoReturn
 
-from mrq_core.running.context import current_context
 from mrq_core.worker.guards.native import start_lasting_thread
 from mrq_core.worker.guards.own_descriptors import own
 from mrq_core.worker.guards.process_end import (
@@ -38,7 +36,6 @@ _set_handler: Callable[..., Any] = signal.signal
 _END = 0
 """The byte that ends the thread; no signal has this number."""
 
-_are_shared = False
 _active: list[SignalReader] = []
 """The readers, the current reader last."""
 
@@ -69,7 +66,7 @@ class SignalReader:
         _active.append(self)
         start_lasting_thread(self._read, pipe)
         for signum in self._signums:
-            self._earlier[signum] = _set_handler(signum, self._on_signal)
+            self._earlier[signum] = _set_handler(signum, self.on_signal)
         # Blocked by the program that has started this one, or while the process changes its role.
         signal.pthread_sigmask(signal.SIG_UNBLOCK, self._signums)
 
@@ -92,9 +89,13 @@ class SignalReader:
         _set_wakeup_fd(self._earlier_pipe, warn_on_full_buffer=False)
         _active.remove(self)
 
-    def _on_signal(self, signum: int, frame: FrameType | None) -> None:
+    def on_signal(self, signum: int, frame: FrameType | None) -> None:
         if _set_wakeup_fd(self._pipe, warn_on_full_buffer=False) != self._pipe:
             self._receive(signum)  # a task had replaced the pipe, as asyncio's add_signal_handler does
+
+    def receive(self, signum: int) -> None:
+        """Tells the worker of a signal that did not reach the pipe."""
+        self._receive(signum)
 
     def shares(self, signum: object, handler: object) -> bool:
         """Whether the worker has to learn of this signal although other code handles it."""
@@ -116,50 +117,9 @@ class SignalReader:
                     self._receive(number)
 
 
-class SharedHandler:
-    """Passes a signal on to the worker, and to the handler that a task has set."""
-
-    def __init__(self, reader: SignalReader, given: Any) -> None:
-        self._reader = reader
-        self._owner = current_context.get()
-        self.given = given
-
-    def is_in_use(self) -> bool:
-        """Whether the code of the job still runs that has set it."""
-        return self._owner is not None and self._owner.in_code
-
-    def __call__(self, signum: int, frame: FrameType | None) -> None:
-        self._reader._on_signal(signum, frame)
-        if callable(self.given):
-            self.given(signum, frame)
-
-
-def share_signals() -> None:
-    """Makes the handlers that tasks set for the signals of the reader share them with it, from now on:
-    libraries that stop by themselves, and asyncio's `add_signal_handler`, would keep SIGTERM from the worker.
-    Has no effect after the first call."""
-    global _are_shared
-    if _are_shared:
-        return
-    _are_shared = True
-    set_handler, get_handler = signal.signal, signal.getsignal
-
-    @functools.wraps(set_handler)
-    def share(signalnum: Any, handler: Any) -> Any:
-        if _active and _active[-1].shares(signalnum, handler):
-            handler = SharedHandler(_active[-1], handler)
-        return _given(set_handler(signalnum, handler))
-
-    @functools.wraps(get_handler)
-    def get_given(signalnum: Any) -> Any:
-        return _given(get_handler(signalnum))
-
-    setattr(signal, "signal", share)  # noqa: B010
-    setattr(signal, "getsignal", get_given)  # noqa: B010
-
-
-def _given(handler: Any) -> Any:
-    return handler.given if type(handler) is SharedHandler else handler
+def reader_now() -> SignalReader | None:
+    """The current reader. None: signals have their usual handlers."""
+    return _active[-1] if _active else None
 
 
 def restore_pipe(*, is_alone: bool) -> bool:

@@ -25,7 +25,8 @@ from mrq_core.worker.guards.descriptors import StandardDescriptors
 from mrq_core.worker.guards.guarded_log import GuardedLog, guard_loggers
 from mrq_core.worker.guards.left_timers import end_left_timers, note_timers
 from mrq_core.worker.guards.noted_calls import noted
-from mrq_core.worker.guards.signals import SharedHandler, restore_pipe, share_signals
+from mrq_core.worker.guards.shared_signals import SharedHandler, share_signals
+from mrq_core.worker.guards.signals import restore_pipe
 
 LONG = 0.001
 """Seconds. After a job that took longer, all is examined."""

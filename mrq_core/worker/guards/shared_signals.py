@@ -1,0 +1,80 @@
+"""Handlers that tasks set for the signals of the worker, which it shares with them.
+
+Libraries that stop by themselves, asyncio's `add_signal_handler` and gevent's `signal_handler` would otherwise
+keep SIGTERM from the worker: for as long as jobs with such handlers follow each other.
+"""
+
+from __future__ import annotations
+
+import functools
+import signal
+from types import FrameType
+from typing import Any
+
+import gevent.hub
+
+from mrq_core.running.context import current_context
+from mrq_core.worker.guards.signals import SignalReader, reader_now
+
+_are_shared = False
+
+
+class SharedHandler:
+    """Passes a signal on to the worker, and to the handler that a task has set."""
+
+    def __init__(self, reader: SignalReader, given: Any) -> None:
+        self._reader = reader
+        self._owner = current_context.get()
+        self.given = given
+
+    def is_in_use(self) -> bool:
+        """Whether the code of the job still runs that has set it."""
+        return self._owner is not None and self._owner.in_code
+
+    def __call__(self, signum: int, frame: FrameType | None) -> None:
+        self._reader.on_signal(signum, frame)
+        if callable(self.given):
+            self.given(signum, frame)
+
+
+def share_signals() -> None:
+    """Shares the signals of the reader with the handlers that are set from now on. Has no effect after the
+    first call."""
+    global _are_shared
+    if _are_shared:
+        return
+    _are_shared = True
+    set_handler, get_handler = signal.signal, signal.getsignal
+    watcher: Any = gevent.hub.signal
+    watch = watcher.__init__
+
+    @functools.wraps(set_handler)
+    def share(signalnum: Any, handler: Any) -> Any:
+        reader = reader_now()
+        if reader is not None and reader.shares(signalnum, handler):
+            handler = SharedHandler(reader, handler)
+        return _given(set_handler(signalnum, handler))
+
+    @functools.wraps(get_handler)
+    def get_given(signalnum: Any) -> Any:
+        return _given(get_handler(signalnum))
+
+    @functools.wraps(watch)
+    def watch_too(self: Any, signalnum: Any, handler: Any, *arguments: Any, **named: Any) -> None:
+        reader = reader_now()
+        if reader is not None and reader.shares(signalnum, handler):
+            handler = functools.partial(_pass_on, reader, signalnum, handler)
+        watch(self, signalnum, handler, *arguments, **named)
+
+    setattr(signal, "signal", share)  # noqa: B010
+    setattr(signal, "getsignal", get_given)  # noqa: B010
+    watcher.__init__ = watch_too
+
+
+def _pass_on(reader: SignalReader, signum: int, handler: Any, *arguments: Any, **named: Any) -> Any:
+    reader.receive(signum)
+    return handler(*arguments, **named)
+
+
+def _given(handler: Any) -> Any:
+    return handler.given if type(handler) is SharedHandler else handler
