@@ -283,18 +283,17 @@ def test_a_signal_writes_nothing_to_a_file_after_a_task_has_left_its_wakeup_desc
     [
         "asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, heard.set)",
         "signal.signal(signal.SIGTERM, lambda *_: heard.set())",
-        "watcher = gevent.signal_handler(signal.SIGTERM, heard.set)",
         "signal.signal(signal.SIGTERM, signal.SIG_IGN)",
         "signal.signal(signal.SIGTERM, signal.SIG_DFL)",
     ],
-    ids=["asyncio", "handler", "gevent", "ignored", "default"],
+    ids=["asyncio", "handler", "ignored", "default"],
 )
 def test_sigterm_stops_a_worker_whose_jobs_take_it(project: Project, takes: str) -> None:
     """Each job sets its handler as it starts: the worker hardly ever has its own."""
     project.write(
         "taking.py",
         f"""
-        import asyncio, gevent, os, signal
+        import asyncio, os, signal
         from mrq_core import task
 
         @task
@@ -319,3 +318,25 @@ def test_sigterm_stops_a_worker_whose_jobs_take_it(project: Project, takes: str)
     assert {record.status for record in records[:4]} == {Status.SUCCESS}
     assert {record.status for record in records[6:]} == {Status.QUEUED}, "one more may have been claimed"
     assert records[3].result is ("heard" in takes), "the handler of the job is called, too"
+
+
+def test_sigterm_stops_a_worker_whose_jobs_watch_for_it_by_gevent(project: Project) -> None:
+    project.write(
+        "watching.py",
+        """
+        import gevent, signal, time
+        from mrq_core import task
+
+        @task
+        def watches():
+            watcher = gevent.signal_handler(signal.SIGTERM, int)
+            time.sleep(0.3)
+            watcher.cancel()
+        """,
+    )
+    jobs = [project.queue("watching.watches") for _ in range(60)]
+    worker = project.worker("--greenlets", "1", "--stop-grace", "20")
+    assert project.ended(jobs[2]).status == Status.SUCCESS
+    worker.send(signal.SIGTERM)
+    assert worker.wait() == 0
+    assert project.client.fetch(jobs[-1]).status == Status.QUEUED

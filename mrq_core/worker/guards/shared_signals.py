@@ -1,7 +1,7 @@
 """Handlers that tasks set for the signals of the worker, which it shares with them.
 
-Libraries that stop by themselves, asyncio's `add_signal_handler` and gevent's `signal_handler` would otherwise
-keep SIGTERM from the worker: for as long as jobs with such handlers follow each other.
+Libraries that stop by themselves, asyncio's `add_signal_handler` and gevent's `signal_handler` would
+otherwise keep SIGTERM from the worker for as long as jobs with such handlers follow each other.
 """
 
 from __future__ import annotations
