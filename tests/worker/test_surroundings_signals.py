@@ -330,13 +330,16 @@ def test_sigterm_stops_a_worker_whose_jobs_watch_for_it_by_gevent(project: Proje
         @task
         def watches():
             watcher = gevent.signal_handler(signal.SIGTERM, int)
-            time.sleep(0.3)
+            open("begun", "w").close()
+            time.sleep(0.4)
             watcher.cancel()
         """,
     )
     jobs = [project.queue("watching.watches") for _ in range(60)]
     worker = project.worker("--greenlets", "1", "--stop-grace", "20")
     assert project.ended(jobs[2]).status == Status.SUCCESS
+    (project.path / "begun").unlink()
+    until((project.path / "begun").exists, what="a job that watches for the signal")
     worker.send(signal.SIGTERM)
     assert worker.wait() == 0
     assert project.client.fetch(jobs[-1]).status == Status.QUEUED
