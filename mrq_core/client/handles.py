@@ -206,6 +206,10 @@ class Job:
             raise InvalidValue(
                 f"seen is {shown(seen)}: expected the record that `fetch` returned", path="seen"
             )
+        if seen is not None and seen.id != self.id:
+            raise InvalidValue(
+                f"seen is the record of job {seen.id}: expected that of {self.id}", path="seen"
+            )
         due_at = check_times(delay, at)
         priority = None if priority is None else check_priority(priority)
         record = self._client.stored(self.id) if seen is None else seen

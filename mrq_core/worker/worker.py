@@ -273,7 +273,11 @@ class Worker:
         self._state.outage.hurry()
         while not self._settler.drain(0.1):
             if self._stopping.is_past(SETTLED_WITHIN):
-                _log.error("settle.given_up waiting=%d: these jobs will run again", executions.unsettled)
+                _log.error(
+                    "settle.given_up waiting=%d: these jobs have lost their claims: they will run again, or "
+                    "fail if they are at_most_once",
+                    executions.unsettled,
+                )
                 return
 
     def _end_running_jobs(self) -> None:

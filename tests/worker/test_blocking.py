@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import signal
+import sqlite3
 import threading
+import time
+from contextlib import closing
+from pathlib import Path
 from types import FrameType
 
 import gevent
 import pytest
 
+from mrq_core.contract.record import Status
+from mrq_core.drivers.unwanted_calls import is_unwanted
 from mrq_core.worker.guards import blocking
 from mrq_core.worker.guards.blocking import run_blocking
+from tests.support import Project, until
 
 
 def test_run_blocking_returns_what_the_function_returns_and_lets_others_run() -> None:
@@ -91,3 +99,70 @@ def test_run_blocking_runs_without_the_trace_function_that_a_task_sets_meanwhile
         restore()
     assert len(ran) == 1
     assert ran != [threading.get_ident()]
+
+
+def test_a_call_that_waits_for_another_is_taken_back_when_its_caller_is_interrupted() -> None:
+    free = threading.Event()
+    ran: list[int] = []
+    before = gevent.spawn(run_blocking, free.wait)
+    gevent.sleep(0)
+    waiting = gevent.spawn(run_blocking, lambda: ran.append(1))
+    gevent.sleep(0)
+    waiting.kill(timeout=5)
+    assert waiting.dead
+    free.set()
+    before.get(timeout=5)
+    assert not ran
+
+
+def test_a_call_learns_that_its_caller_is_interrupted() -> None:
+    begun = threading.Event()
+
+    def block() -> None:
+        begun.set()
+        until(is_unwanted, what="the interrupt")
+
+    greenlet = gevent.spawn(run_blocking, block)
+    while not begun.is_set():
+        gevent.sleep(0.001)
+    greenlet.kill(timeout=5)
+    assert greenlet.dead
+    assert run_blocking(is_unwanted) is False
+
+
+@pytest.mark.parametrize("greenlets", [1, 3])
+def test_the_timeout_of_a_job_ends_its_wait_for_a_locked_file(tmp_path: Path, greenlets: int) -> None:
+    """Another program has the file of the embedded broker locked, longer than a worker waits for a job."""
+    address = f"sqlite:///{tmp_path}/jobs.sqlite3"
+    with closing(Project(tmp_path, address)) as project:
+        project.write(
+            "locking.py",
+            """
+            import time
+            from mrq_core import queue_job, task
+
+            @task(timeout=1)
+            def queues():
+                open("begun", "w").close()
+                time.sleep(0.5)
+                return queue_job("tasks.Add", {"a": 1, "b": 2}, queue="other")
+
+            @task(at_most_once=True)
+            def pays():
+                time.sleep(8)
+                return "paid"
+            """,
+        )
+        job = project.queue("locking.queues")
+        beside = project.queue("locking.pays") if greenlets > 1 else None
+        worker = project.worker("--greenlets", str(greenlets))
+        until((tmp_path / "begun").exists, what="the job to begin")
+        with closing(sqlite3.connect(tmp_path / "jobs.sqlite3", timeout=10, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            time.sleep(9)  # longer than the worker waits for the end of a job that it interrupts
+            other.execute("ROLLBACK")
+        assert project.ended(job).status == Status.TIMEOUT
+        assert beside is None or project.ended(beside).result == "paid"
+        assert project.client.fetch(job).claims == 1
+        worker.send(signal.SIGTERM)
+        assert worker.wait() == 0

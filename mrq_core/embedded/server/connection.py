@@ -26,6 +26,7 @@ from mrq_core.contract.driver import RunBlocking
 from mrq_core.contract.signal_errors import raised_by_handler
 from mrq_core.drivers.answers import UNREADABLE, raise_if_unreadable
 from mrq_core.drivers.exits import too_late
+from mrq_core.drivers.unwanted_calls import is_unwanted
 from mrq_core.embedded.server import failures, layout
 from mrq_core.embedded.server.forks import NO_FORK, is_transaction_running, sleep
 from mrq_core.embedded.server.garbage import NO_GARBAGE
@@ -188,7 +189,8 @@ class Database:
             connection.execute(f"PRAGMA busy_timeout = {self._timeout * 1000:.0f}")
 
     def _execute_when_free(self, connection: sqlite3.Connection, statement: str) -> None:
-        """Executes a statement that does not wait for locks by itself, when none is in its way."""
+        """Executes a statement that does not wait for locks by itself, when none is in its way. Gives up when
+        the caller is interrupted."""
         deadline = monotonic() + self._timeout
         pause = _PAUSE_FIRST
         while True:
@@ -196,7 +198,7 @@ class Database:
                 connection.execute(statement)
                 return
             except sqlite3.OperationalError as error:
-                if not failures.is_busy(error) or monotonic() > deadline:
+                if not failures.is_busy(error) or monotonic() > deadline or is_unwanted():
                     raise
             sleep(random.uniform(pause / 2, pause))
             pause = min(1.5 * pause, _PAUSE_MOST)

@@ -13,7 +13,7 @@ import gevent
 from gevent.hub import Hub
 from gevent.threadpool import ThreadPool
 
-from mrq_core.running.context import shielded
+from mrq_core.drivers.unwanted_calls import Call, current_call
 
 T = TypeVar("T")
 
@@ -28,35 +28,41 @@ def run_blocking(function: Callable[[], T], /) -> T:
     same time would wait for each other inside the database.
 
     Returns only after the function has ended, so that two threads never share its objects: a greenlet
-    that is interrupted or killed meanwhile raises the exception when the function is done.
+    that is interrupted or killed meanwhile raises the exception when the function is done, or at once where
+    it has not begun.
     """
-    begun = False
+    call = Call()
+    taken: dict[str, str] = {}
+    """Who has taken the function: the thread, or the caller, who takes it back."""
     ended: list[T] = []
     failed: list[BaseException] = []
 
     def work() -> None:
-        nonlocal begun
         # gevent would print the exception; the caller handles it.
         try:
             _restore_own_hooks()
-            begun = True
-            ended.append(function())
+            if taken.setdefault("by", "thread") == "thread":
+                current_call.set(call)
+                ended.append(function())
         except BaseException as error:
             failed.append(error)
+        finally:
+            current_call.set(None)
 
-    with shielded():
-        interrupt: BaseException | None = None
-        while not begun:  # a trace function can raise before the first line of `work`
-            failed.clear()
-            _restore_hooks_of_threads()
-            thread = _thread_of(gevent.get_hub()).spawn(work)
-            while not thread.ready():
-                try:
-                    thread.wait()
-                except BaseException as error:
-                    interrupt = error
-        if interrupt is not None:
-            raise interrupt
+    interrupt: BaseException | None = None
+    while not taken:  # a trace function can raise before the first line of `work`
+        failed.clear()
+        _restore_hooks_of_threads()
+        thread = _thread_of(gevent.get_hub()).spawn(work)
+        while not thread.ready():
+            try:
+                thread.wait()
+            except BaseException as error:
+                interrupt, call.is_unwanted = error, True
+                if taken.setdefault("by", "caller") == "caller":
+                    raise
+    if interrupt is not None:
+        raise interrupt
     if failed:
         raise failed[0]
     return ended[0]
