@@ -1,5 +1,6 @@
-"""Whether the caller still wants the call that a native thread makes for it: a call that waits for a lock need
-not wait on for a caller that is interrupted.
+"""Whether the caller still wants the call that a native thread makes for it.
+
+A call that waits for a lock need not wait on for a caller that is interrupted.
 """
 
 from __future__ import annotations

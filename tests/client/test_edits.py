@@ -8,7 +8,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from msgspec.structs import replace
+from msgspec import structs
 
 from mrq_core.client.client import Client
 from mrq_core.client.handles import Job, wait_for_status
@@ -142,6 +142,6 @@ def test_a_refusal_says_why(each_client: Client) -> None:
     with pytest.raises(JobNotFound):
         Job("0" * 24).edit(priority=1)
     with pytest.raises(JobNotFound):
-        Job("0" * 24).edit(priority=1, seen=replace(seen, id="0" * 24))
+        Job("0" * 24).edit(priority=1, seen=structs.replace(seen, id="0" * 24))
     with pytest.raises(InvalidValue, match=f"seen is the record of job {job.id}"):
         Job("0" * 24).edit(priority=1, seen=seen)
