@@ -138,10 +138,19 @@ class Stopping:
         self.is_stopping = True
         self._mailbox.send(f"worker.stopping on {name}: {self._plan()}")
 
+    def _unstored(self) -> str:
+        """What becomes of the jobs whose outcomes no broker has accepted."""
+        number = self._state.executions.unsettled
+        if not number:
+            return ""
+        return (
+            f"outcomes that are not stored: {number}; their jobs run again, or fail if they are at_most_once"
+        )
+
     def _start_grace(self, now: float, why: str) -> None:
         if self._grace_ends is None:
             self._grace_ends = now + self._grace
-            end_process_within(self._grace + LEAVE_WITHIN, 0, why)
+            end_process_within(self._grace + LEAVE_WITHIN, 0, why, loss=self._unstored)
             if not self._grace:
                 self._interrupt(now)
 
@@ -150,7 +159,7 @@ class Stopping:
             return
         self._interrupted_at = now
         self.is_killing = True
-        end_process_within(LEAVE_WITHIN, 0, "the worker was told to interrupt its jobs")
+        end_process_within(LEAVE_WITHIN, 0, "the worker was told to interrupt its jobs", loss=self._unstored)
         # The watchdog also reaches a job that blocks the hub.
         for execution in self._state.executions.undecided():
             execution.interrupt_from(now, stop_interrupt)

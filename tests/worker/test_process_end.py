@@ -206,6 +206,7 @@ def test_a_server_that_stops_answering_does_not_keep_the_process(
             worker.send(signal.SIGTERM)
             assert worker.wait() == 0
             assert time.monotonic() - since < GRACE + LEAVE_WITHIN + LOAD
+            assert "outcomes that are not stored: 1; their jobs run again, or fail if" in worker.output
             server.signal(signal.SIGCONT)
     finally:
         server.signal(signal.SIGCONT)

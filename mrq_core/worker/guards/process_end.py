@@ -40,8 +40,11 @@ _ends_at: float | None = None
 """The monotonic time at which the process ends. None: no end is set."""
 
 
-def end_process_within(seconds: float, code: int, reason: str) -> None:
+def end_process_within(
+    seconds: float, code: int, reason: str, *, loss: Callable[[], str] | None = None
+) -> None:
     """Ends the process after these seconds with this exit code. An earlier end that is already set stays.
+    `loss` says at the end what is lost; empty: nothing.
 
     Safe in any native thread. The end cannot be taken back. Code that must not be cut off, such as storing
     outcomes, must end before.
@@ -58,7 +61,9 @@ def end_process_within(seconds: float, code: int, reason: str) -> None:
 
     def end() -> None:
         sleep(max(0.0, at - _EARLIER - monotonic()))
-        write_and_exit(f"{reason}, and something kept the process for {seconds:g} s: it ends now", code)
+        lost = loss() if loss is not None else ""
+        text = f"{reason}, and something kept the process for {seconds:g} s: it ends now"
+        write_and_exit(f"{text}; {lost}" if lost else text, code)
 
     with suppress(RuntimeError):  # no thread can be started, and the timer ends the process without a word
         start_native_thread(end)
