@@ -13,7 +13,7 @@ from a2wsgi import ASGIMiddleware
 from a2wsgi.wsgi_typing import StartResponse, WSGIApp
 from starlette.types import ASGIApp
 
-from mrq_dashboard.guard import MOST_BODY, NOT_UTF_8
+from mrq_dashboard.guard import BODY_PAUSE, MOST_BODY, NOT_UTF_8
 
 _ASCII = "".join(map(chr, range(128)))
 
@@ -40,6 +40,9 @@ def wsgi_app(make: Callable[[], ASGIApp]) -> WSGIApp:
                 if text.encode().decode("latin-1") != path:
                     environ[NOT_UTF_8] = True
                 environ[name] = text.encode().decode("latin-1")
+        connection = environ.get("gunicorn.socket")
+        if connection is not None:
+            environ["wsgi.input"] = _BodyInTime(environ["wsgi.input"], connection)
         if environ.get("HTTP_TRANSFER_ENCODING") and not environ.get("CONTENT_LENGTH"):
             if not environ.get("wsgi.input_terminated"):
                 text = b"this server passes on no body in chunks: send it with a Content-Length\n"
@@ -50,6 +53,23 @@ def wsgi_app(make: Callable[[], ASGIApp]) -> WSGIApp:
         return loop.middleware()(environ, start_response)
 
     return app
+
+
+class _BodyInTime:
+    """The body of a request to gunicorn, whose threads would wait for it for ever. It ends early if no byte
+    comes for `BODY_PAUSE`."""
+
+    def __init__(self, body: Any, connection: Any) -> None:
+        self._body = body
+        self._connection = connection
+
+    def read(self, size: int = -1) -> bytes:
+        """As much of the body as was asked for, or less at its end."""
+        try:
+            self._connection.settimeout(BODY_PAUSE)
+            return bytes(self._body.read(size))
+        except OSError:
+            return b""
 
 
 class _Loop:

@@ -139,7 +139,7 @@ class Stopping:
         self._mailbox.send(f"worker.stopping on {name}: {self._plan()}")
 
     def _unstored(self) -> str:
-        """What becomes of the jobs whose outcomes no broker has accepted."""
+        """A sentence on the jobs whose outcomes no broker has accepted. Empty: there are none."""
         number = self._state.executions.unsettled
         if not number:
             return ""

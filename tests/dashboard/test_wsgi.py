@@ -1,0 +1,35 @@
+"""What a WSGI server passes on."""
+
+from __future__ import annotations
+
+import socket
+from typing import Any
+from wsgiref.util import setup_testing_defaults
+
+import pytest
+
+from mrq_dashboard import wsgi
+from tests.dashboard.conftest import MakeSite
+
+
+def test_a_body_that_does_not_come_keeps_no_thread_of_gunicorn(
+    make_site: MakeSite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(wsgi, "BODY_PAUSE", 0.1)
+    app = wsgi.wsgi_app(lambda: make_site().app)
+    server, client = socket.socketpair()
+    with server, client, server.makefile("rb") as body:
+        client.sendall(b"{")
+        environ: dict[str, Any] = {
+            "PATH_INFO": "/api/queue/pause", "REQUEST_METHOD": "POST", "REMOTE_ADDR": "127.0.0.1",
+            "HTTP_SEC_FETCH_SITE": "same-origin", "CONTENT_TYPE": "application/json", "CONTENT_LENGTH": "10",
+            "wsgi.input": body, "gunicorn.socket": server,
+        }  # fmt: skip
+        setup_testing_defaults(environ)
+        statuses: list[str] = []
+
+        def start_response(status: str, *rest: Any) -> Any:
+            statuses.append(status)
+
+        list(app(environ, start_response))  # type: ignore[arg-type]
+    assert statuses == ["400 Bad Request"]
