@@ -210,7 +210,8 @@ def create_dashboard(
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        backend.runner.wake()
+        backend.begin()  # also where the application has ended before, as between two tests
+        live.begin()
         yield
         live.stop()
         await to_thread.run_sync(backend.runner.stop)

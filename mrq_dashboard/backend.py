@@ -9,6 +9,7 @@ from typing import TypeVar
 
 import anyio
 from anyio import CapacityLimiter, to_thread
+from anyio.lowlevel import RunVar
 
 from mrq_core.client.client import Client
 from mrq_core.config.settings import Config
@@ -40,7 +41,8 @@ class Backend:
     def __init__(self, config: Config, client: Client | None = None) -> None:
         self.seconds = config.dashboard_timeout
         timeout = min(config.broker_timeout, self.seconds * _OF_TIMEOUT)
-        self.client = client or Client(dataclasses.replace(config, broker_timeout=timeout))
+        self._impatient_config = dataclasses.replace(config, broker_timeout=timeout)
+        self.client = client or Client(self._impatient_config)
         self.task_history = TaskHistory()
         self.slot_history = SlotHistory()
         self.reached = ReachedLimits()
@@ -52,16 +54,21 @@ class Backend:
         self._config = config
         self._is_given = client is not None
         self.runner = BulkRunner(self._patient_broker, self._note_end)
-        self._limiter: CapacityLimiter | None = None
+        self._is_closed = False
+        self._limiter: RunVar[CapacityLimiter] = RunVar("mrq_dashboard_limiter")
+        """One for each event loop: it wakes no request of another."""
 
     async def ask(self, function: Callable[[], _T], *, longer: float = 1.0) -> _T:
         """Runs the function in a thread. Raises BrokerUnavailable if it takes longer than DASHBOARD_TIMEOUT
         times `longer`, time to wait for a free thread included; the function then ends by itself, unseen."""
-        self._limiter = self._limiter or CapacityLimiter(THREADS)
+        limiter = self._limiter.get(None)
+        if limiter is None:
+            limiter = CapacityLimiter(THREADS)
+            self._limiter.set(limiter)
         seconds = self.seconds * longer
         try:
             with anyio.fail_after(seconds):
-                return await to_thread.run_sync(function, abandon_on_cancel=True, limiter=self._limiter)
+                return await to_thread.run_sync(function, abandon_on_cancel=True, limiter=limiter)
         except TimeoutError:
             raise BrokerUnavailable(
                 f"the broker did not answer within {seconds:g} s: it is away, slow or overloaded"
@@ -86,8 +93,16 @@ class Backend:
         )  # fmt: skip
         audit(self._patient_broker(), bulk.who, action, bulk.text or "all jobs", counts, entry_id=bulk.id)
 
+    def begin(self) -> None:
+        """Starts bulk actions that go on, and opens another client after `close`."""
+        if self._is_closed:
+            self.client, self._patient = Client(self._impatient_config, plugins=self.client.plugins), None
+            self._is_closed = False
+        self.runner.begin()
+
     def close(self) -> None:
         """Closes the client."""
+        self._is_closed = True
         self.client.close()
         if self._patient is not None:
             self._patient.close()

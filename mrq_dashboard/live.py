@@ -129,6 +129,10 @@ class Live:
             self.is_away = False
             self._site.backend.shared.is_live = False
 
+    def begin(self) -> None:
+        """Opens streams, also after a stop."""
+        self._stopped = False
+
     def stop(self) -> None:
         """Ends all streams, and refuses others. Call it when the server stops, which else waits for them."""
         self._stopped = True

@@ -48,6 +48,14 @@ class BulkRunner:
                 self._thread = threading.Thread(target=self._run, name="mrq-bulk", daemon=True)
                 self._thread.start()
 
+    def begin(self) -> None:
+        """Wakes the thread, also after a stop."""
+        with self._lock:
+            self._stopping.clear()
+            if self._thread is not None and not self._thread.is_alive():
+                self._thread = None
+        self.wake()
+
     def stop(self, patience: float = 5.0) -> None:
         """Ends the thread after its step, and gives its bulk actions back. Waits for `patience` seconds."""
         with self._lock:
