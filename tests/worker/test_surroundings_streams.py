@@ -271,3 +271,30 @@ def test_a_task_that_closes_the_standard_descriptors_takes_no_lines_of_the_worke
             break
     assert ("True" in project.ledger()) == connects
     assert all(f"descriptor.restored number={number}" in worker.output for number in (1, 2))
+
+
+def test_programs_of_later_jobs_have_standard_output_after_a_task_has_kept_it_from_them(
+    project: Project,
+) -> None:
+    project.write(
+        "keeping.py",
+        """
+        import os, subprocess
+        from mrq_core import task
+
+        @task
+        def keeps():
+            for number in (0, 1, 2):
+                os.set_inheritable(number, False)
+
+        @task
+        def echoes(word):
+            subprocess.run(["sh", "-c", f"echo {word}; echo {word} >&2"], check=True)
+        """,
+    )
+    jobs = []
+    for number in range(2):
+        jobs += [project.queue("keeping.keeps"), project.queue("keeping.echoes", {"word": f"word{number}"})]
+    worker = project.work_off("--greenlets", "1")
+    assert [project.ended(job).status for job in jobs] == [Status.SUCCESS] * 4
+    assert [worker.output.count(f"word{number}") for number in range(2)] == [2, 2]

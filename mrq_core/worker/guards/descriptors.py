@@ -79,6 +79,8 @@ class StandardDescriptors:
                 status = os.fstat(number)
                 is_taken = is_alone or stat.S_ISSOCK(status.st_mode)
                 is_kept = (status.st_dev, status.st_ino) == kept.file
+                if is_kept and os.get_inheritable(number) is not kept.is_inheritable:
+                    os.set_inheritable(number, kept.is_inheritable)
                 if is_kept and is_alone and os.get_blocking(number) is not kept.is_blocking:
                     os.set_blocking(number, kept.is_blocking)
                 if not is_taken or is_kept:
