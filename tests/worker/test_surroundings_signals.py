@@ -343,3 +343,38 @@ def test_sigterm_stops_a_worker_whose_jobs_watch_for_it_by_gevent(project: Proje
     worker.send(signal.SIGTERM)
     assert worker.wait() == 0
     assert project.client.fetch(jobs[-1]).status == Status.QUEUED
+
+
+def test_what_the_handler_of_a_job_raises_does_not_reach_its_neighbour(project: Project) -> None:
+    project.write(
+        "raising.py",
+        """
+        import os, signal, sys, time
+        from mrq_core import task
+
+        @task
+        def exits_on_sigterm():
+            signal.signal(signal.SIGTERM, lambda *_: sys.exit(3))
+            open("set", "w").close()
+            time.sleep(3)
+
+        @task(at_most_once=True)
+        def computes():
+            while not os.path.exists("set"):
+                time.sleep(0.01)
+            time.sleep(1)  # longer than between two examinations
+            os.kill(os.getpid(), signal.SIGTERM)
+            end = time.monotonic() + 0.2
+            while time.monotonic() < end:
+                pass
+            return "computed"
+        """,
+    )
+    jobs = [project.queue("raising.exits_on_sigterm"), project.queue("raising.computes")]
+    worker = project.worker("--greenlets", "2", "--stop-grace", "20")
+    assert worker.wait() == 0
+    records = [project.client.fetch(job) for job in jobs]
+    assert [(record.status, record.result) for record in records] == [
+        (Status.SUCCESS, None),
+        (Status.SUCCESS, "computed"),
+    ]

@@ -33,8 +33,14 @@ class SharedHandler:
 
     def __call__(self, signum: int, frame: FrameType | None) -> None:
         self._reader.on_signal(signum, frame)
-        if callable(self.given):
+        if not callable(self.given):
+            return
+        try:
             self.given(signum, frame)
+        except BaseException:
+            # What it raises, such as SystemExit, is meant for its job: Python runs it in whatever runs now.
+            if current_context.get() is self._owner:
+                raise
 
 
 def share_signals() -> None:

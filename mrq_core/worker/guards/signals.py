@@ -90,6 +90,7 @@ class SignalReader:
         _active.remove(self)
 
     def on_signal(self, signum: int, frame: FrameType | None) -> None:
+        """Handles a signal in the main thread."""
         if _set_wakeup_fd(self._pipe, warn_on_full_buffer=False) != self._pipe:
             self._receive(signum)  # a task had replaced the pipe, as asyncio's add_signal_handler does
 
