@@ -30,29 +30,43 @@ def wsgi_app(make: Callable[[], ASGIApp]) -> WSGIApp:
     loop = _Loop(make)
 
     def app(environ: Any, start_response: StartResponse) -> Iterable[bytes]:
-        query = environ.get("QUERY_STRING", "")
-        if not query.isascii():
-            environ["QUERY_STRING"] = quote(query.encode("latin-1"), safe=_ASCII)
-        for name in ("SCRIPT_NAME", "PATH_INFO"):
-            path = environ.get(name, "")
-            if not path.isascii():
-                text = path.encode("latin-1").decode(errors="replace")
-                if text.encode().decode("latin-1") != path:
-                    environ[NOT_UTF_8] = True
-                environ[name] = text.encode().decode("latin-1")
-        connection = environ.get("gunicorn.socket")
-        if connection is not None:
-            environ["wsgi.input"] = _BodyInTime(environ["wsgi.input"], connection)
-        if environ.get("HTTP_TRANSFER_ENCODING") and not environ.get("CONTENT_LENGTH"):
-            if not environ.get("wsgi.input_terminated"):
-                text = b"this server passes on no body in chunks: send it with a Content-Length\n"
-                start_response("411 Length Required", [("Content-Type", "text/plain")])
-                return [text]
-            body = environ["wsgi.input"].read(MOST_BODY + 1)  # one more byte: the guard refuses it
-            environ["wsgi.input"], environ["CONTENT_LENGTH"] = io.BytesIO(body), str(len(body))
+        _give_address(environ)
+        if not _give_body(environ):
+            start_response("411 Length Required", [("Content-Type", "text/plain")])
+            return [b"this server passes on no body in chunks: send it with a Content-Length\n"]
         return loop.middleware()(environ, start_response)
 
     return app
+
+
+def _give_address(environ: Any) -> None:
+    """Makes an address that a2wsgi can read."""
+    query = environ.get("QUERY_STRING", "")
+    if not query.isascii():
+        environ["QUERY_STRING"] = quote(query.encode("latin-1"), safe=_ASCII)
+    for name in ("SCRIPT_NAME", "PATH_INFO"):
+        path = environ.get(name, "")
+        if not path.isascii():
+            text = path.encode("latin-1").decode(errors="replace")
+            if text.encode().decode("latin-1") != path:
+                environ[NOT_UTF_8] = True
+            environ[name] = text.encode().decode("latin-1")
+    # waitress gives the path of its socket in the file system.
+    if not environ.get("SERVER_PORT", "").isdecimal():
+        environ["SERVER_PORT"] = "0"
+
+
+def _give_body(environ: Any) -> bool:
+    """Makes a body that a2wsgi can read. False: the server does not say where it ends."""
+    connection = environ.get("gunicorn.socket")
+    if connection is not None:
+        environ["wsgi.input"] = _BodyInTime(environ["wsgi.input"], connection)
+    if environ.get("HTTP_TRANSFER_ENCODING") and not environ.get("CONTENT_LENGTH"):
+        if not environ.get("wsgi.input_terminated"):
+            return False
+        body = environ["wsgi.input"].read(MOST_BODY + 1)  # one more byte: the guard refuses it
+        environ["wsgi.input"], environ["CONTENT_LENGTH"] = io.BytesIO(body), str(len(body))
+    return True
 
 
 class _BodyInTime:

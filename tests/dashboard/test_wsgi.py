@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import socket
 from typing import Any
 from wsgiref.util import setup_testing_defaults
@@ -33,3 +34,19 @@ def test_a_body_that_does_not_come_keeps_no_thread_of_gunicorn(
 
         list(app(environ, start_response))  # type: ignore[arg-type]
     assert statuses == ["400 Bad Request"]
+
+
+def test_a_socket_in_the_file_system_has_no_port(make_site: MakeSite) -> None:
+    app = wsgi.wsgi_app(lambda: make_site().app)
+    environ: dict[str, Any] = {
+        "PATH_INFO": "/api/queues", "REMOTE_ADDR": "localhost", "SERVER_PORT": "/run/mrq.sock",
+        "wsgi.input": io.BytesIO(),
+    }  # fmt: skip
+    setup_testing_defaults(environ)
+    statuses: list[str] = []
+
+    def start_response(status: str, *rest: Any) -> Any:
+        statuses.append(status)
+
+    list(app(environ, start_response))  # type: ignore[arg-type]
+    assert statuses == ["200 OK"]
