@@ -11,11 +11,11 @@ from mrq_broker_redis.server import layout
 from mrq_broker_redis.server.connection import Connection
 from mrq_broker_redis.server.layout import Contents
 from mrq_core.contract.queries import JobFilter, Order, RepairResult
-from mrq_core.contract.record import WAITING, Status
+from mrq_core.contract.record import UNFINISHED
 
 BATCH = 100
 """The most jobs that one script examines."""
-_UNFINISHED = JobFilter(statuses=(*sorted(WAITING), Status.STARTED))
+_UNFINISHED = JobFilter(statuses=UNFINISHED)
 
 
 def repair(connection: Connection, limit: int, cursor: str | None) -> RepairResult:

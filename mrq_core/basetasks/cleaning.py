@@ -17,7 +17,7 @@ from mrq_core.contract.broker import Broker
 from mrq_core.contract.codec import JsonObject
 from mrq_core.contract.messages import CHUNK, Requeue
 from mrq_core.contract.queries import JobFilter, Order, RepairResult
-from mrq_core.contract.record import WAITING, JobRecord, Status
+from mrq_core.contract.record import UNFINISHED, WAITING, JobRecord, Status
 from mrq_core.operations.actions import repair_all
 from mrq_core.operations.checking.consistency import count_records
 from mrq_core.running.context import get_current_job, log, set_current_job_progress
@@ -105,7 +105,7 @@ class RequeueLostJobs(Task):
         refuse_others(params, "dry_run")
         broker = current_client().broker
         totals = broker.totals().by_status()
-        expected = sum(totals.get(status, 0) for status in (*WAITING, Status.STARTED))
+        expected = sum(totals.get(status, 0) for status in UNFINISHED)
         if is_dry(params):
             return {"examined": expected if _repairs(broker) else 0, "requeued": _lost(broker)}
         examined = requeued = 0

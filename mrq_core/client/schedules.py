@@ -13,7 +13,7 @@ from mrq_core.clock import from_ms, to_ms
 from mrq_core.contract.messages import CHUNK, Cancel, Enqueued, NewJob, Unique
 from mrq_core.contract.naming import check_time
 from mrq_core.contract.queries import Finding, JobFilter, Order
-from mrq_core.contract.record import WAITING, Status
+from mrq_core.contract.record import UNFINISHED, Status
 from mrq_core.contract.rules import OVERLAP_RULE
 from mrq_core.errors import InvalidValue, shown
 from mrq_core.ids import new_id
@@ -28,7 +28,6 @@ from mrq_core.tasks.scheduled import schedules_of
 
 BACKFILL_MOST = 10_000
 """The most fires of one backfill."""
-_UNFINISHED = (*WAITING, Status.STARTED)
 
 
 # --- jobs -----------------------------------------------------------------------------------
@@ -65,7 +64,7 @@ def cancel_others(client: Client, definition: Definition, job_id: str) -> int:
     """Cancels the unfinished jobs of the schedule that are older than this job, and interrupts running jobs.
     Returns their number."""
     cursor, number = None, 0
-    wanted = JobFilter(schedules=(definition.name,), statuses=_UNFINISHED)
+    wanted = JobFilter(schedules=(definition.name,), statuses=UNFINISHED)
     while True:
         page = client.broker.find(wanted, order=Order.OLDEST_FIRST, cursor=cursor, limit=CHUNK)
         older = [record.id for record in page.records if record.id < job_id]

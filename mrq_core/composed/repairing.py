@@ -15,9 +15,9 @@ from mrq_core.composed import tickets
 from mrq_core.composed.jobs import Jobs
 from mrq_core.contract.pair import Entry, Removal, StoredJob
 from mrq_core.contract.queries import JobFilter, Order, RepairResult
-from mrq_core.contract.record import WAITING, Status
+from mrq_core.contract.record import UNFINISHED, Status
 
-_UNFINISHED = JobFilter(statuses=(*sorted(WAITING), Status.STARTED))
+_UNFINISHED = JobFilter(statuses=UNFINISHED)
 
 
 def repair(jobs: Jobs, limit: int, cursor: str | None) -> RepairResult:

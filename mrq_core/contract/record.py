@@ -51,6 +51,7 @@ class Status(StrEnum):
 
 _S = Status
 WAITING: Final = frozenset({_S.QUEUED, _S.RETRY, _S.INTERRUPT})
+UNFINISHED: Final = (*sorted(WAITING), _S.STARTED)
 ENDED: Final = frozenset({_S.SUCCESS, _S.FAILED, _S.CANCEL, _S.ABORT, _S.TIMEOUT, _S.MAXRETRIES})
 
 TRANSITIONS: Final[Mapping[Status | None, frozenset[Status]]] = MappingProxyType(

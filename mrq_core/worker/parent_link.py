@@ -2,8 +2,8 @@
 
 A native thread reads the commands. The watchdog's thread reports once a second, and whenever the limits of
 the running jobs have changed. While C code holds the GIL, the worker sends no report, and the parent kills it
-once the limit of the last report is over. A job that starts reports its limit itself, because it may hold the
-GIL at once.
+once the limit of the last report is over. A job that starts reports its limit itself, and the job with the
+latest limit its end, because a job may hold the GIL at once.
 """
 
 from __future__ import annotations

@@ -8,8 +8,10 @@ from collections.abc import Iterator
 
 import pytest
 
+from mrq_broker_redis.broker import RedisBroker
+from mrq_core.testing.clock import ManualClock
 from tests.proxy import Proxy
-from tests.redis.kit import Place
+from tests.redis.kit import Place, open_broker
 from tests.redis.servers import Server
 
 _numbers = itertools.count()
@@ -47,3 +49,18 @@ def proxy(place: Place, server: Server) -> Iterator[Proxy]:
         pytest.skip("the proxy stands before a server that the tests have started")
     with Proxy(server.port) as proxy:
         yield proxy
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    """A clock that tests advance."""
+    return ManualClock()
+
+
+@pytest.fixture
+def broker(place: Place, clock: ManualClock) -> Iterator[RedisBroker]:
+    """A broker with that clock. Other tests make theirs."""
+    broker = open_broker(place, clock)
+    broker.prepare()
+    yield broker
+    broker.close()

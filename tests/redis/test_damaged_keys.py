@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
@@ -27,7 +27,6 @@ from mrq_core.contract.shared_state import Versions
 from mrq_core.ids import new_id
 from mrq_core.operations.checking import state_values
 from mrq_core.testing.clock import ManualClock
-from tests.redis.kit import Place, open_broker
 
 EXCEPTIONS: dict[str, tuple[Any, ...]] = {
     "garbage": ("SET", b"\xc1\xff"),
@@ -40,19 +39,6 @@ EXCEPTIONS: dict[str, tuple[Any, ...]] = {
     "a hash": ("HSET", b"a", b"b"),
     "gone": (),
 }
-
-
-@pytest.fixture
-def clock() -> ManualClock:
-    return ManualClock()
-
-
-@pytest.fixture
-def broker(place: Place, clock: ManualClock) -> Iterator[RedisBroker]:
-    broker = open_broker(place, clock)
-    broker.prepare()
-    yield broker
-    broker.close()
 
 
 def failed_jobs(broker: RedisBroker, number: int) -> list[str]:

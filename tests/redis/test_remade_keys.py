@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
@@ -16,7 +16,6 @@ from mrq_core.contract.queries import JobFilter
 from mrq_core.contract.record import JobRecord, Status
 from mrq_core.ids import new_id
 from mrq_core.testing.clock import ManualClock
-from tests.redis.kit import Place, open_broker
 from tests.redis.recount import check_keys
 
 DAMAGE: dict[str, tuple[Any, ...]] = {"a string": ("SET", b"x"), "a list": ("RPUSH", b"x")}
@@ -36,19 +35,6 @@ CASES = [
     *[pytest.param(name, ("HSET", field, b"x"), id=f"{name} no number")
       for name, field in (("running", b"few"), ("parked-in", b"q"))],
 ]  # fmt: skip
-
-
-@pytest.fixture
-def clock() -> ManualClock:
-    return ManualClock()
-
-
-@pytest.fixture
-def broker(place: Place, clock: ManualClock) -> Iterator[RedisBroker]:
-    broker = open_broker(place, clock)
-    broker.prepare()
-    yield broker
-    broker.close()
 
 
 def queue(broker: RedisBroker, number: int, *limit_keys: str) -> None:

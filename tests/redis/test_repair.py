@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
@@ -17,7 +16,6 @@ from mrq_core.operations.actions import repair_all
 from mrq_core.operations.explaining.explaining import explain_job
 from mrq_core.operations.explaining.reasons import ReasonKind
 from mrq_core.testing.clock import ManualClock
-from tests.redis.kit import Place, open_broker
 from tests.redis.recount import check_keys
 
 LIMITS = {"few": Limit(concurrency=1)}
@@ -36,19 +34,6 @@ ENTRIES = {
 }
 """The keys of entries, and the number of jobs that have lost their entry without them."""
 TOTALS = ("n:q", "n:h", "n:g", "n:e")
-
-
-@pytest.fixture
-def clock() -> ManualClock:
-    return ManualClock()
-
-
-@pytest.fixture
-def broker(place: Place, clock: ManualClock) -> Iterator[RedisBroker]:
-    broker = open_broker(place, clock)
-    broker.prepare()
-    yield broker
-    broker.close()
 
 
 def put(broker: RedisBroker, number: int = 1, *limit_keys: str, **more: Any) -> list[str]:

@@ -18,12 +18,11 @@ from mrq_core.contract.broker import Broker
 from mrq_core.contract.messages import CHUNK
 from mrq_core.contract.naming import shown_names
 from mrq_core.contract.queries import Finding, JobFilter, Order
-from mrq_core.contract.record import WAITING, JobRecord, Status
+from mrq_core.contract.record import UNFINISHED, JobRecord, Status
 from mrq_core.contract.terms import words_of
 from mrq_core.operations.checking.damaged_jobs import damaged_findings
 from mrq_core.operations.jobs import count_all
 
-_UNFINISHED = (*sorted(WAITING), Status.STARTED)
 _COMPARISONS = 8
 _PAUSE, _PAUSE_GROWTH = 0.05, 1.5
 """Seconds before the second comparison, and the growth of further pauses, which all differ: a producer that
@@ -76,7 +75,7 @@ def _entries_and_records(broker: Broker) -> Iterator[Finding]:
 
     def differing() -> dict[str, int]:
         before = numbers_of(())
-        records = Counter(count_records(broker, JobFilter(statuses=_UNFINISHED), "queue"))
+        records = Counter(count_records(broker, JobFilter(statuses=UNFINISHED), "queue"))
         later = numbers_of({*before, *records})
         found = _outside(before, records, later)
         if min(found.values(), default=0) < 0:

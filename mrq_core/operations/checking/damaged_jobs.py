@@ -5,9 +5,8 @@ from __future__ import annotations
 from mrq_core.contract.broker import Broker
 from mrq_core.contract.lifecycle import DAMAGED
 from mrq_core.contract.queries import Finding, JobFilter
-from mrq_core.contract.record import WAITING, Status
+from mrq_core.contract.record import UNFINISHED
 
-_UNFINISHED = (*sorted(WAITING), Status.STARTED)
 _PAGE = 500
 _SHOWN = 5
 
@@ -17,7 +16,7 @@ def damaged_findings(broker: Broker, *, reads_all: bool = False) -> list[Finding
 
     Reads all unfinished jobs first, or all jobs, because a job is set aside by the first call that reads it.
     """
-    _read(broker, JobFilter() if reads_all else JobFilter(statuses=_UNFINISHED))
+    _read(broker, JobFilter() if reads_all else JobFilter(statuses=UNFINISHED))
     wanted = JobFilter(exception_types=(DAMAGED,))
     page = broker.find(wanted, limit=_SHOWN)
     ids = [record.id for record in page.records]

@@ -46,7 +46,7 @@ class SignalReader:
     """The pipe and the thread, which calls `receive` with the number of each signal that arrives."""
 
     def __init__(self, receive: Callable[[int], None]) -> None:
-        self._receive = receive
+        self.receive = receive
         self._signums: frozenset[int] = frozenset()
         self._earlier: dict[int, Any] = {}
         self._earlier_pipe = -1
@@ -92,11 +92,7 @@ class SignalReader:
     def on_signal(self, signum: int, frame: FrameType | None) -> None:
         """Handles a signal in the main thread."""
         if _set_wakeup_fd(self._pipe, warn_on_full_buffer=False) != self._pipe:
-            self._receive(signum)  # a task had replaced the pipe, as asyncio's add_signal_handler does
-
-    def receive(self, signum: int) -> None:
-        """Tells the worker of a signal that did not reach the pipe."""
-        self._receive(signum)
+            self.receive(signum)  # a task had replaced the pipe, as asyncio's add_signal_handler does
 
     def shares(self, signum: object, handler: object) -> bool:
         """Whether the worker has to learn of this signal although other code handles it."""
@@ -115,7 +111,7 @@ class SignalReader:
                     os.close(pipe)
                     return
                 if number in self._signums:
-                    self._receive(number)
+                    self.receive(number)
 
 
 def reader_now() -> SignalReader | None:
