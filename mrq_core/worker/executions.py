@@ -222,6 +222,10 @@ class Executions:
         """The executions without an outcome."""
         return [execution for execution in self.snapshot() if execution.outcome is None]
 
+    def greenlets(self) -> list[tuple[object, JobContext]]:
+        """The greenlets of the jobs without an outcome."""
+        return [(execution.greenlet, execution.context) for execution in self.undecided()]
+
 
 def batches(executions: Sequence[Execution]) -> Iterator[tuple[ClaimKind, Sequence[Execution]]]:
     """Groups executions for calls to the broker: one kind and at most `CHUNK` executions a call."""

@@ -162,7 +162,7 @@ class Worker:
         if admin is not None:
             admin.start()
             _log.info("worker.admin address=http://%s", admin.address)
-        self._state.surroundings.keep_signals(self._stopping.signals)
+        self._state.surroundings.keep_signals(self._stopping.signals, self._state.executions.greenlets)
         settling = LastingGreenlet(self._settler.run)
         settling.start()
         code = 1

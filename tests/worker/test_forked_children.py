@@ -744,6 +744,117 @@ def test_a_child_of_a_finalizer_or_signal_handler_does_not_go_on_with_the_code_o
     assert worker.wait() == 0
 
 
+HANDLERS = """
+import asyncio
+import multiprocessing
+import os
+import signal
+import time
+
+import gevent
+
+from mrq_core import task
+
+
+def ended(pid, signum):
+    time.sleep(0.2)
+    os.kill(pid, signum)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def forks(signum):
+    pid = os.fork()
+    if pid == 0:
+        time.sleep(1.5)
+        os._exit(7)
+    return ended(pid, signum)
+
+
+@task
+def handles(signum: int):
+    signal.signal(signum, lambda *ignored: os._exit(42))
+    return forks(signum)
+
+
+@task
+def handles_beside(signum: int):
+    found = signal.getsignal(signum)
+
+    def handle(*arguments):
+        if callable(found):
+            found(*arguments)
+
+    signal.signal(signum, handle)
+    return forks(signum)
+
+
+@task
+def handles_in_a_loop(signum: int):
+    async def main():
+        asyncio.get_running_loop().add_signal_handler(signum, print)
+        return forks(signum)
+
+    return asyncio.run(main())
+
+
+@task
+def handles_with_gevent(signum: int):
+    watcher = gevent.signal_handler(signum, print)
+    try:
+        return forks(signum)
+    finally:
+        watcher.cancel()
+
+
+@task
+def ignores(signum: int):
+    signal.signal(signum, signal.SIG_IGN)
+    return forks(signum)
+
+
+@task
+def does_nothing(signum: int):
+    return forks(signum)
+
+
+@task
+def starts_a_process(signum: int):
+    signal.signal(signum, lambda *ignored: os._exit(43))
+    child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(5,))
+    child.start()
+    time.sleep(0.2)
+    os.kill(child.pid, signum)
+    child.join()
+    return child.exitcode
+"""
+
+
+@pytest.mark.parametrize(
+    "signum",
+    [
+        signal.SIGTERM,
+        pytest.param(signal.SIGHUP, marks=pytest.mark.campaign),
+        pytest.param(signal.SIGINT, marks=pytest.mark.campaign),
+    ],
+)
+def test_a_child_has_the_signal_handlers_of_its_task_and_none_of_the_worker(
+    project: Project, signum: int
+) -> None:
+    project.write("handlers.py", HANDLERS)
+    expected = {
+        "handles": 42,
+        "handles_beside": -signum if signum == signal.SIGINT else 7,
+        "handles_in_a_loop": -signum,
+        "handles_with_gevent": -signum,
+        "ignores": 7,
+        "does_nothing": -signum,
+        "starts_a_process": 43,
+    }
+    jobs = {name: project.queue(f"handlers.{name}", {"signum": int(signum)}) for name in expected}
+    project.work_off("--greenlets", "1")
+    assert {name: project.ended(job).result for name, job in jobs.items()} == expected
+
+
 def has_process(pid: int) -> bool:
     """Whether the process runs. A child that has ended stays until its parent waits."""
     try:

@@ -133,27 +133,54 @@ def test_later_jobs_have_the_limits_of_the_worker_and_no_alarm(project: Project)
     assert project.ended(before).result == project.ended(after).result
 
 
-@pytest.mark.parametrize("greenlets", [1, 2])
+@pytest.mark.parametrize(
+    ("way", "greenlets"),
+    [
+        ("call", 1),
+        pytest.param("call", 2, marks=pytest.mark.campaign),
+        ("in_a_thread", 2),
+        pytest.param("in_a_greenlet", 2, marks=pytest.mark.campaign),
+        pytest.param("in_the_pool", 1, marks=pytest.mark.campaign),
+        pytest.param("when_it_has_ended", 1, marks=pytest.mark.campaign),
+    ],
+)
 @pytest.mark.parametrize(
     "left",
     [
         "faulthandler.dump_traceback_later(1, exit=True)",
         "signal.setitimer(signal.ITIMER_PROF, 0.2)",
-        "signal.setitimer(signal.ITIMER_VIRTUAL, 0.2)",
+        pytest.param("signal.setitimer(signal.ITIMER_VIRTUAL, 0.2)", marks=pytest.mark.campaign),
     ],
 )
 def test_a_timer_that_a_job_has_left_ends_neither_the_worker_nor_another_job(
-    project: Project, left: str, greenlets: int
+    project: Project, left: str, way: str, greenlets: int
 ) -> None:
     project.write(
         "timers.py",
         f"""
-        import faulthandler, signal, time
+        import faulthandler, signal, threading, time
+        import gevent
         from mrq_core import task
+
+        def call(function):
+            function()
+
+        def in_a_thread(function):
+            threading.Thread(target=function).start()
+            time.sleep(0.1)
+
+        def in_a_greenlet(function):
+            gevent.spawn(function).join()
+
+        def in_the_pool(function):
+            gevent.get_hub().threadpool.apply(function)
+
+        def when_it_has_ended(function):
+            gevent.spawn_later(0.05, function)
 
         @task
         def leaves():
-            {left}
+            {way}(lambda: {left})
 
         @task(at_most_once=True)
         def computes():

@@ -2,9 +2,9 @@
 
 The child has the task's greenlet and copies of all other greenlets: the worker's loop, the other jobs. If
 the child waited, its copy of the hub would run them a second time. Therefore the child gets a new hub, on
-which only the task's greenlet and the greenlets that it starts run, the default signal handlers, and no exit
-handlers of the worker. Locks, queues and events that know the worker's hub use the new one from then on, and
-wake no greenlet of the worker.
+which only the task's greenlet and the greenlets that it starts run, signal handlers of the task but none of
+the worker, and no exit handlers of the worker. Locks, queues and events that know the worker's hub use the
+new one from then on, and wake no greenlet of the worker.
 
 The child ends where the code that forked ends: the task (`end_if_child`), the greenlet, the function of a
 pool's thread, or what mrq's own code has called or Python has run amid it, such as a log handler, a hook or a
@@ -41,6 +41,7 @@ from mrq_core.running.context import current_context
 from mrq_core.worker.guards import children
 from mrq_core.worker.guards.closing import close_in_child
 from mrq_core.worker.guards.fork_waits import follow_hub
+from mrq_core.worker.guards.shared_signals import set_handler_in_child
 from mrq_core.worker.guards.signals import STOP_SIGNALS  # whose hook for children must run before this one
 from mrq_core.worker.guards.tracebacks import format_traceback
 
@@ -202,9 +203,8 @@ def _in_child() -> None:
     if not _workers:
         return
     is_child = True
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    for signum in (signal.SIGTERM, signal.SIGALRM):
-        signal.signal(signum, signal.SIG_DFL)
+    for signum in _SIGNALS:
+        set_handler_in_child(signum)
     atexit._clear()
     children.forget_parents()
     close_in_child()

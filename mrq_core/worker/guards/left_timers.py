@@ -1,6 +1,6 @@
 """Ends timers that a job has left: they end the process, or raise in the code of another job.
 
-Those of a module or of the program stay: a profiler sets a timer when it is imported or started. The alarm of
+Those of the program, and of a module that is imported, stay: a profiler sets a timer then. The alarm of
 SIGALRM belongs to the watchdog.
 """
 
@@ -11,13 +11,14 @@ import functools
 import signal
 from typing import Any
 
-from mrq_core.running.context import JobContext, current_context
+from mrq_core.running.context import JobContext
 from mrq_core.worker.guards.noted_calls import noted
+from mrq_core.worker.guards.owners import is_any_in_task, owners
 
 _TRACEBACK = -1
 """The timer of `faulthandler.dump_traceback_later`, which ends the process if it is told so."""
-_owners: dict[int, JobContext] = {}
-"""The jobs that have set timers, by timer."""
+_set_by: dict[int, tuple[JobContext, ...]] = {}
+"""The jobs that may have set timers, by timer."""
 _are_noted = False
 
 
@@ -46,19 +47,19 @@ def note_timers() -> None:
 
 
 def _note(timer: int) -> None:
-    context = current_context.get()
-    if context is not None and context.in_code and context.loaded is not None:  # else it is imported
-        _owners[timer] = context
-        noted.were_made = True
+    jobs = owners.now()
+    if jobs is None:
+        _set_by.pop(timer, None)
     else:
-        _owners.pop(timer, None)
+        _set_by[timer] = jobs
+        noted.were_made = True
 
 
 def end_left_timers(*, is_alone: bool) -> None:
     """Ends the timers of jobs that have ended, and the alarm if no other job runs."""
-    for timer, owner in list(_owners.items()):
-        if is_alone or not owner.in_code:
-            del _owners[timer]
+    for timer, jobs in list(_set_by.items()):
+        if is_alone or not is_any_in_task(jobs):
+            del _set_by[timer]
             if timer == _TRACEBACK:
                 faulthandler.cancel_dump_traceback_later()
             else:

@@ -8,14 +8,18 @@ from __future__ import annotations
 
 import functools
 import signal
-from types import FrameType
+from importlib import import_module
+from types import FrameType, FunctionType, MethodType
 from typing import Any
 
 import gevent.hub
 
 from mrq_core.running.context import current_context
+from mrq_core.worker.guards.owners import is_any_in_task, owners
 from mrq_core.worker.guards.signals import SignalReader, reader_now
 
+_raw: Any = import_module("_signal")
+_OF_LOOPS_AND_WORKER = frozenset({"asyncio", "gevent", "mrq_core"})
 _are_shared = False
 
 
@@ -24,12 +28,13 @@ class SharedHandler:
 
     def __init__(self, reader: SignalReader, given: Any) -> None:
         self._reader = reader
-        self._owner = current_context.get()
+        self._jobs = owners.now() or ()
+        self._context = current_context.get()
         self.given = given
 
     def is_in_use(self) -> bool:
         """Whether the code of the job still runs that has set it."""
-        return self._owner is not None and self._owner.in_code
+        return is_any_in_task(self._jobs)
 
     def __call__(self, signum: int, frame: FrameType | None) -> None:
         self._reader.on_signal(signum, frame)
@@ -39,7 +44,7 @@ class SharedHandler:
             self.given(signum, frame)
         except BaseException:
             # What it raises, such as SystemExit, is meant for its job: Python runs it in whatever runs now.
-            if current_context.get() is self._owner:
+            if self._context is not None and current_context.get() is self._context:
                 raise
 
 
@@ -75,6 +80,30 @@ def share_signals() -> None:
     setattr(signal, "signal", share)  # noqa: B010
     setattr(signal, "getsignal", get_given)  # noqa: B010
     watcher.__init__ = watch_too
+
+
+def set_handler_in_child(signum: int) -> None:
+    """Gives a signal its default in a child that was forked, or the handler that the task has set. The
+    handlers of asyncio and gevent belong to loops that the child does not have."""
+    found = _raw.getsignal(signum)
+    handler = _given(found)
+    if not callable(handler):
+        if type(found) is not SharedHandler and signum != signal.SIGHUP:  # ignored under nohup
+            handler = _raw.SIG_DFL
+    elif _package_of(handler) in _OF_LOOPS_AND_WORKER:
+        handler = signal.default_int_handler if signum == signal.SIGINT else _raw.SIG_DFL
+    # Also where Python's handler is unchanged: a watcher of gevent replaces it in the system.
+    _raw.signal(signum, int(handler) if isinstance(handler, signal.Handlers) else handler)
+
+
+def _package_of(handler: object) -> str:
+    """The package that defines it, without code of the handler's class."""
+    if type(handler) is FunctionType:
+        module: object = handler.__module__
+    else:
+        owner = type(handler.__self__ if type(handler) is MethodType else handler)
+        module = type.__dict__["__module__"].__get__(owner)
+    return module.partition(".")[0] if type(module) is str else ""
 
 
 def _pass_on(reader: SignalReader, signum: int, handler: Any, *arguments: Any, **named: Any) -> Any:

@@ -33,6 +33,7 @@ STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _set_wakeup_fd: Callable[..., int] = import_module("_signal").set_wakeup_fd
 """The call before `noted_calls` notes it."""
 _set_handler: Callable[..., Any] = signal.signal
+_get_handler: Callable[..., Any] = signal.getsignal
 _END = 0
 """The byte that ends the thread; no signal has this number."""
 
@@ -89,15 +90,32 @@ class SignalReader:
         _set_wakeup_fd(self._earlier_pipe, warn_on_full_buffer=False)
         _active.remove(self)
 
+    def leave_to_child(self) -> None:
+        """Restores the earlier handlers in a child that was forked, except those that a task has set. A
+        signal to the child must not reach its parent through the pipe."""
+        for signum, handler in self._earlier.items():
+            if self._is_own(_get_handler(signum)):
+                _set_handler(signum, handler)
+        _set_wakeup_fd(self._earlier_pipe, warn_on_full_buffer=False)
+        _active.remove(self)
+
+    def _is_own(self, handler: object) -> bool:
+        return type(handler) is MethodType and handler.__self__ is self
+
     def on_signal(self, signum: int, frame: FrameType | None) -> None:
-        """Handles a signal in the main thread."""
+        """Handles a signal in the main thread. In a child that was forked, where the handler of a task may
+        call the one that it has found, it does what Python's default would do there."""
+        if os.getpid() != self._process:
+            if signum == signal.SIGINT:
+                raise KeyboardInterrupt
+            return
         if _set_wakeup_fd(self._pipe, warn_on_full_buffer=False) != self._pipe:
             self.receive(signum)  # a task had replaced the pipe, as asyncio's add_signal_handler does
 
     def shares(self, signum: object, handler: object) -> bool:
         """Whether the worker has to learn of this signal although other code handles it."""
         return (
-            not (type(handler) is MethodType and handler.__self__ is self)
+            not self._is_own(handler)
             and isinstance(signum, int)
             and signum in self._signums
             and os.getpid() == self._process
@@ -188,9 +206,8 @@ def _try(owner: object, method: str) -> None:
 
 
 def _in_child() -> None:
-    # A signal to a child that was forked must not reach the parent through the pipe.
     for reader in reversed(_active[:]):
-        reader._restore()
+        reader.leave_to_child()
 
 
 os.register_at_fork(after_in_child=_in_child)

@@ -20,11 +20,13 @@ from typing import Any
 
 from mrq_core.errors import ConfigError
 from mrq_core.running import logs
+from mrq_core.running.context import JobContext
 from mrq_core.running.streams import StandardStream
 from mrq_core.worker.guards.descriptors import StandardDescriptors
 from mrq_core.worker.guards.guarded_log import GuardedLog, guard_loggers
 from mrq_core.worker.guards.left_timers import end_left_timers, note_timers
 from mrq_core.worker.guards.noted_calls import noted
+from mrq_core.worker.guards.owners import owners
 from mrq_core.worker.guards.shared_signals import SharedHandler, share_signals
 from mrq_core.worker.guards.signals import restore_pipe
 
@@ -73,9 +75,11 @@ class Surroundings:
         self._mask: set[int] = set()
         self._warned: str | None = None
 
-    def keep_signals(self, others: Iterable[int]) -> None:
+    def keep_signals(
+        self, others: Iterable[int], running: Callable[[], Iterable[tuple[object, JobContext]]]
+    ) -> None:
         """Notes the signal handlers of the worker, in its main thread, and keeps threads able to run.
-        `others`: signals that the worker has taken over."""
+        `others`: signals that the worker has taken over. `running`: the greenlets of jobs that run."""
         handlers = {number: _raw.getsignal(number) for number in {*_SIGNALS, *others}}
         self._handlers = {number: handler for number, handler in handlers.items() if handler is not None}
         self._mask = _raw.pthread_sigmask(signal.SIG_BLOCK, ())
@@ -86,6 +90,7 @@ class Surroundings:
             self._handlers[signal.SIGXCPU] = on_limit
         setattr(sys, "setswitchinterval", _set_short_switch_interval)  # noqa: B010
         noted.note()
+        owners.know(running)
         note_timers()
         share_signals()
 
