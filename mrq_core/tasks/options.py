@@ -15,6 +15,7 @@ from mrq_core.contract.naming import MAX_SECONDS, check_job_queue_name
 from mrq_core.contract.plain import has_type, text_of
 from mrq_core.contract.record import PRIORITY_MAX, PRIORITY_MIN
 from mrq_core.contract.rules import checked_limit
+from mrq_core.contract.signal_errors import raised_by_handler
 from mrq_core.contract.terms import check_keys
 from mrq_core.drivers.limits import rule_of
 from mrq_core.errors import ConfigError, Interrupt, InvalidValue, shown
@@ -61,8 +62,6 @@ class TaskOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     schedule: dict[str, Any] | None = None
 
 
-_MISFITS = (msgspec.ValidationError, UnicodeEncodeError)
-"""What msgspec raises for a value of another type: the latter for text with lone surrogates."""
 OPTION_NAMES = TaskOptions.__struct_fields__
 
 
@@ -85,7 +84,9 @@ def options_from(values: Mapping[str, object], *, where: str) -> TaskOptions:
         given["every"] = timedelta.total_seconds(every)
     try:
         options = msgspec.convert(given, TaskOptions)
-    except _MISFITS as error:
+    except Exception as error:  # of msgspec, or of a value that msgspec reads by its methods
+        if raised_by_handler(error) is not None:
+            raise
         raise ConfigError(f"{where}: {_misfit(given, error)}") from error
     for name in ("timeout", "max_retries", "retry_delay", "retry_backoff", "retry_max_delay", "result_ttl",
                  "abort_ttl", "cancel_ttl", "default_ttl"):  # fmt: skip
@@ -212,7 +213,7 @@ def _misfit(values: Mapping[str, object], error: Exception) -> str:
     for name, value in values.items():
         try:
             msgspec.convert({name: value}, TaskOptions)
-        except _MISFITS:
+        except Exception:
             kind = str(TaskOptions.__annotations__[name]).removesuffix(" | None")
             return f"{name} is {shown(value)}: expected {_EXPECTED[kind]}"
     return str(error)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from datetime import timedelta
+from decimal import Decimal
 from typing import Any
 
 import msgspec
@@ -164,7 +165,15 @@ def test_zero_means_no_retry_and_no_timeout() -> None:
     assert (resolved["max_retries"], resolved["timeout"], resolved["delay"]) == (0, 0, 0)
 
 
+class _Items:
+    def __getitem__(self, key: object) -> object:
+        raise IndexError("as a scalar of numpy")
+
+
 _ODD = (
+    Decimal("sNaN"),
+    {"api": _Items()},
+    {"api": range(3)},
     "\ud800",
     ("\ud800",),
     {"\ud800": "\ud800"},

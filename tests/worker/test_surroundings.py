@@ -138,8 +138,8 @@ def test_later_jobs_have_the_limits_of_the_worker_and_no_alarm(project: Project)
     [
         ("call", 1),
         pytest.param("call", 2, marks=pytest.mark.campaign),
-        ("in_a_thread", 2),
-        pytest.param("in_a_greenlet", 2, marks=pytest.mark.campaign),
+        ("in_a_thread", 1),
+        pytest.param("in_a_greenlet", 1, marks=pytest.mark.campaign),
         pytest.param("in_the_pool", 1, marks=pytest.mark.campaign),
         pytest.param("when_it_has_ended", 1, marks=pytest.mark.campaign),
     ],
