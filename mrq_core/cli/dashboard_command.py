@@ -70,8 +70,10 @@ def dashboard(
             ) from error
     serving = importlib.import_module("mrq_dashboard.serving")
     from mrq_core.running.logs import logging_kept, set_up_logging
+    from mrq_core.worker.guards.called_code import guard_called_code
 
     config = given.config(None if config_bytes is None else _config_file(given, config_bytes))
+    guard_called_code()
     set_up_logging(config, follows_file=True)
     loading = ExitStack()
     loading.enter_context(logging_kept())

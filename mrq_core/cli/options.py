@@ -73,12 +73,8 @@ class Given:
 
         Raises ConfigError.
         """
-        client = Client(self.config(**more))
-        restore_streams()
-        try:
+        with opened_client(self.config(**more)) as client:
             yield client
-        finally:
-            client.close()
 
     def broker_flags(self) -> str:
         """The broker's flags for another command, each with a space in front."""
@@ -91,6 +87,17 @@ class Given:
             if SETTINGS[name.upper()].group in groups:
                 words += [flag_of(name), str(value)]
         return words
+
+
+@contextmanager
+def opened_client(config: Config) -> Iterator[Client]:
+    """Opens a client for one command. Raises ConfigError."""
+    client = Client(config)
+    restore_streams()  # a plugin may have replaced them
+    try:
+        yield client
+    finally:
+        client.close()
 
 
 def dashed(token: str) -> str:

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from mrq_core.cli.options import Given, command
+from mrq_core.cli.options import Given, command, opened_client
 from mrq_core.clock import monotonic
 
 _STOPS_WITHIN = 2.0
@@ -28,16 +28,18 @@ def scheduler(given: Given) -> None:
     from mrq_core.running.logs import is_logging_intact, logging_kept, restore_logging, set_up_logging
     from mrq_core.scheduler.firing import Scheduler
     from mrq_core.tasks.scheduled import schedules_of
+    from mrq_core.worker.guards.called_code import guard_called_code
     from mrq_core.worker.guards.process_end import end_process_within
     from mrq_core.worker.guards.signals import STOP_SIGNALS, SignalReader
 
     config = given.config()
     definitions = schedules_of(config)
+    guard_called_code()
     set_up_logging(config, follows_file=True)
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # a program that rotates logs sends it to each process
     with contextlib.ExitStack() as opened:
         with logging_kept():
-            client = opened.enter_context(given.client())
+            client = opened.enter_context(opened_client(config))
         sleep, wake = _sleep_until_woken()
         report = _ReportFile(config.report_file, config.report_interval)
 

@@ -66,6 +66,7 @@ def _run_parent(config: Config, given: Given, overrides: Mapping[str, object], *
     from mrq_core.operations.checking.checks import check_task_options
     from mrq_core.running.logs import set_up_logging
     from mrq_core.scheduler.definitions import definitions_from
+    from mrq_core.worker.guards.called_code import guard_called_code
     from mrq_core.worker.processes.child import ChildProcess
     from mrq_core.worker.processes.log_thread import LogThread
     from mrq_core.worker.processes.messages import Start, encoded
@@ -77,6 +78,7 @@ def _run_parent(config: Config, given: Given, overrides: Mapping[str, object], *
         definitions_from(config.scheduler_tasks)
     launch = worker_role.launch
     launch.return_to_folder()
+    guard_called_code()
     set_up_logging(config, follows_file=True)
     log = LogThread()
 

@@ -61,6 +61,7 @@ def run_worker(config: Config, parent: ParentLink | None = None) -> NoReturn:
     from mrq_core.operations.checking.checks import check_task_options
     from mrq_core.plugins.manager import Plugins
     from mrq_core.running.logs import logging_kept, set_up_logging
+    from mrq_core.worker.guards.called_code import guard_called_code
     from mrq_core.worker.guards.lasting import keep_hub
     from mrq_core.worker.guards.process_end import keep_exit_code
     from mrq_core.worker.guards.signals import end_after_work, leave_after_work
@@ -69,6 +70,7 @@ def run_worker(config: Config, parent: ParentLink | None = None) -> NoReturn:
     keep_exit_code()
     keep_hub()  # the config file or a plugin may have started greenlets
     check_task_options(config)
+    guard_called_code()
     set_up_logging(config, follows_file=parent is not None)
     try:
         with logging_kept():

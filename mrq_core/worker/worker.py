@@ -132,6 +132,13 @@ class Worker:
 
         Raises BrokerError if it cannot start; later it waits for a broker that is away.
         """
+        guard_process(self._tracing)
+        try:
+            return self._run(exits_after=exits_after)
+        finally:  # last: observers, and handlers of the last line, may leave greenlets behind, and fork
+            release_process(exits_after=exits_after)
+
+    def _run(self, *, exits_after: bool) -> int:
         broker = self._state.broker
         _log.info(
             "worker.starting name=%s broker=%s at %s config=%s queues=%s greenlets=%d",
@@ -148,13 +155,6 @@ class Worker:
         self._stopping.handle_signals()
         if self._parent is not None:
             self._parent.obey(self._stopping, self._state.executions)
-        guard_process(self._tracing)
-        try:
-            return self._run_guarded(admin, exits_after=exits_after)
-        finally:  # last: observers, and handlers of the last line, may leave greenlets behind, and fork
-            release_process(exits_after=exits_after)
-
-    def _run_guarded(self, admin: AdminServer | None, *, exits_after: bool) -> int:
         self._standby.start()
         self._watchdog.start()
         finalizers.watch.add(gevent.getcurrent())

@@ -19,11 +19,9 @@ import gc
 import os
 import signal
 import sys
-import threading
 from collections.abc import Callable
-from types import CodeType, FrameType, FunctionType, MethodType, TracebackType
-from typing import Any, NoReturn
-from weakref import finalize
+from types import FrameType, TracebackType
+from typing import Any
 
 import gevent
 import gevent.os
@@ -35,15 +33,13 @@ from gevent.threadpool import ThreadResult
 from greenlet import GreenletExit, getcurrent
 from greenlet import greenlet as RawGreenlet
 
-from mrq_core.contract.exception_fields import frames_of
 from mrq_core.drivers.forks import forget_imports, leave_loop_alone
-from mrq_core.running.context import current_context
 from mrq_core.worker.guards import children
+from mrq_core.worker.guards.called_code import end_process, end_with_called_code, guard_called_code
 from mrq_core.worker.guards.closing import close_in_child
 from mrq_core.worker.guards.fork_waits import follow_hub
 from mrq_core.worker.guards.shared_signals import set_handler_in_child
 from mrq_core.worker.guards.signals import STOP_SIGNALS  # whose hook for children must run before this one
-from mrq_core.worker.guards.tracebacks import format_traceback
 
 is_child = False
 """Whether this process was forked by a task."""
@@ -54,22 +50,12 @@ _SIGNALS = (*STOP_SIGNALS, signal.SIGALRM)
 _EVBREAK_CANCEL = 0
 _set_handler: Callable[..., object] = get_original("signal", "signal")
 _masks: list[set[int | signal.Signals]] = []
-_PACKAGES_OF_WORKER = frozenset(
-    {"mrq_core", "mrq_broker_redis", "mrq_broker_mongo", "gevent", "pluggy", "redis", "pymongo", "bson"}
-)
-_MODULES_OF_FORKS = frozenset({__name__, "gevent.os", "gevent.subprocess"})
-_MODULE_OF_THREADS = ThreadResult.__module__
-"""That of the caller of functions in threads: the child ends when the function has ended."""
-_FINALIZE = finalize.__call__.__code__
-_raised: BaseException | None = None
-"""The exception with which the code ends that mrq's own code has called."""
-_callers: dict[int, FrameType] = {}
-"""The frames of mrq's own code, by their ids, to which no child may return."""
 
 
 def enter_worker() -> None:
     """Makes forked children of this process leave the worker behind from now on. In the thread of the hub."""
     global _workers
+    guard_called_code(False)
     _workers += 1
     _left_behind.append(hub.get_hub())
 
@@ -85,65 +71,7 @@ def end_if_child(error: BaseException | None = None) -> None:
     """Ends this process if a task has forked it. Call this where the task's code ends; `error`: with which
     exception."""
     if is_child:
-        _end(error)
-
-
-def _end(error: BaseException | None) -> NoReturn:
-    """Ends the process as Python ends a program whose main module raised this exception, or ended."""
-    code = 1
-    try:
-        _join_threads()
-    except BaseException as raised:
-        error = error or raised
-    try:
-        code = exit_code_of(error)
-        atexit._run_exitfuncs()  # those that the child has registered
-    except BaseException:
-        pass  # as Python does
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            stream.flush()
-        except BaseException:
-            pass
-    if issubclass(type(error), KeyboardInterrupt):
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-        os.kill(os.getpid(), signal.SIGINT)
-    os._exit(code)
-
-
-def _join_threads() -> None:
-    """Waits for the threads that the child has started. The hub cannot wait."""
-    if not isinstance(getcurrent(), hub.Hub):
-        for thread in threading.enumerate():
-            if not (thread.daemon or thread in (threading.current_thread(), threading.main_thread())):
-                thread.join()
-
-
-def exit_code_of(error: BaseException | None) -> int:
-    """The exit code of a program that ends with this exception. Writes its traceback, or the text of
-    SystemExit. Calls no code of the exception to learn its type: such code may raise."""
-    if error is None:
-        return 0
-    if not issubclass(type(error), SystemExit):
-        if sys.excepthook is sys.__excepthook__ or not _is_told(error):
-            sys.stderr.write(format_traceback(error))
-        return 1
-    code: Any = getattr(error, "code")  # noqa: B009
-    if code is None or issubclass(type(code), int):
-        number = int(code or 0)
-        return number & 0xFF if -(2**63) <= number < 2**63 else 0xFF  # as Python does
-    print(code, file=sys.stderr)
-    return 1
-
-
-def _is_told(error: BaseException) -> bool:
-    """Calls the hook of the program for its last exception, such as that of the command line. Returns whether
-    it could read the exception."""
-    try:
-        sys.excepthook(type(error), error, frames_of(error))
-    except BaseException:
-        return False
-    return True
+        end_process(error)
 
 
 class _ChildHub(hub.Hub):
@@ -175,7 +103,7 @@ class _ChildHub(hub.Hub):
         """Handles an exception that ends a greenlet or a callback. SystemExit and KeyboardInterrupt end the
         process."""
         if issubclass(builtins.type(value), (SystemExit, KeyboardInterrupt)):
-            _end(value)
+            end_process(value)
         if context is self._forker and issubclass(builtins.type(value), BaseException):
             self._error = value  # reported when it has ended
         else:
@@ -184,7 +112,7 @@ class _ChildHub(hub.Hub):
     def _end_with_forker(self) -> None:
         if self._forker.dead:
             value = getattr(self._forker, "value", None)
-            _end(value if issubclass(type(value), GreenletExit) else self._error)
+            end_process(value if issubclass(type(value), GreenletExit) else self._error)
 
 
 def _before() -> None:
@@ -211,72 +139,8 @@ def _in_child() -> None:
     forget_imports()
     _start_hub()
     follow_hub(lambda one: type(one) is _LeftHub)
-    _end_with_called_code()
+    end_with_called_code()
     _in_parent()
-
-
-def _end_with_called_code() -> None:
-    """If other code than that of a job has forked: ends the process when this code returns to mrq's own code,
-    which must not run here. mrq calls such code (log handlers, hooks, strategies), or Python runs it amid
-    mrq's code (finalizers, signal handlers, trace functions)."""
-    interrupting = _codes_that_interrupt()
-    inner: FrameType | None = None
-    frame = sys._getframe().f_back
-    while frame is not None:
-        module = str(frame.f_globals.get("__name__"))
-        if module in _MODULES_OF_FORKS:
-            frame = frame.f_back
-            continue
-        if module.partition(".")[0] in _PACKAGES_OF_WORKER:
-            context = current_context.get()
-            if module == _MODULE_OF_THREADS or (context is not None and context.in_code):
-                return  # where this code ends, the child ends
-            break
-        inner, frame = frame, frame.f_back
-        if inner.f_code.co_name == "__del__" or inner.f_code in interrupting:
-            break
-    if inner is None:
-        return
-    inner.f_trace = _end_on_return
-    while frame is not None:
-        _callers[id(frame)] = frame
-        frame.f_trace = _end_at_once
-        frame = frame.f_back
-    sys.settrace(_end_before_call)
-
-
-def _codes_that_interrupt() -> set[CodeType]:
-    """The code that Python runs amid any other: amid that of another job, too. That of the callback of a weak
-    reference is not known."""
-    callables: list[Any] = [signal.getsignal(number) for number in signal.valid_signals()]
-    callables += [*gc.callbacks, sys.gettrace(), sys.getprofile()]
-    functions = [one.__func__ if type(one) is MethodType else one for one in callables]
-    return {_FINALIZE, *(one.__code__ for one in functions if type(one) is FunctionType)}
-
-
-def _end_on_return(frame: FrameType, event: str, value: Any) -> Any:
-    """Follows the outermost frame of the code that was called."""
-    global _raised
-    if event == "exception":
-        _raised = value[1]
-    elif event == "line":
-        _raised = None  # the frame has handled it
-    elif event == "return":
-        sys.settrace(None)
-        _end(_raised)
-    return _end_on_return
-
-
-def _end_at_once(frame: FrameType, event: str, value: Any) -> NoReturn:
-    """Called where a frame of mrq's own code goes on: Python follows no frame of a trace function."""
-    sys.settrace(None)
-    _end(None)
-
-
-def _end_before_call(frame: FrameType, event: str, value: Any) -> None:
-    """Called for each new frame. Only one that mrq's own code has called matters."""
-    if id(frame.f_back) in _callers:
-        _end_at_once(frame, event, value)
 
 
 def _start_hub() -> None:
@@ -326,7 +190,7 @@ def _end_with_hub(starter: RawGreenlet) -> None:
         starter.switch()  # returns or raises when the hub has ended
     except BaseException as raised:
         error = raised
-    _end(error)
+    end_process(error)
 
 
 class _LeftHub(hub.Hub):
@@ -390,7 +254,7 @@ class _End:
 
     def send(self) -> None:
         """Ends the process: the function has ended."""
-        _end(self._result.exception)
+        end_process(self._result.exception)
 
 
 children.install()
