@@ -97,9 +97,9 @@ def test_a_file_that_breaks_under_a_worker_is_named_and_the_worker_stays(project
     other.close()
 
 
-def start_fails(project: Project, *words: str) -> None:
+def start_fails(project: Project, *words: str, code: int = 1) -> None:
     worker = project.start("worker")
-    assert worker.wait() == 1
+    assert worker.wait() == code
     assert "Traceback" not in worker.output
     for word in words:
         assert word in worker.output
@@ -130,7 +130,7 @@ def test_a_worker_does_not_start_on_the_file_of_a_newer_version(project: Project
 
 def test_a_worker_does_not_start_where_the_file_is_a_folder(project: Project) -> None:
     database(project).mkdir()
-    start_fails(project, "jobs.sqlite3")
+    start_fails(project, "jobs.sqlite3", code=2)
 
 
 def test_a_worker_reports_itself_and_is_listed_as_stopped_afterwards(project: Project) -> None:

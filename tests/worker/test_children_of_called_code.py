@@ -205,6 +205,83 @@ def check(project: Project, output: str, way: str, code: int = 0) -> None:
         assert SILENT.search(output.replace("error=ValueError: it does not work", "")) is None, output
 
 
+HOOKS = """
+import os
+import sys
+
+from mrq_core import hookimpl
+from tasks import note
+
+done = []
+
+
+class Quiet:
+    def __enter__(self):
+        pass
+
+    def __exit__(self, *ignored):
+        try:
+            raise KeyError("another exception, which is handled")
+        except KeyError:
+            pass
+
+
+def forks(event):
+    if event in done:
+        return
+    done.append(event)
+    child = os.fork()
+    if child:
+        note(f"{event}:{os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])}")
+    elif os.environ["END"] == "exits":
+        sys.exit(3)
+    elif os.environ["END"] == "raises":
+        raise LookupError("of the hook")
+
+
+@hookimpl
+def mrq_worker_event(event):
+    try:
+        forks("event")
+    except KeyError:
+        pass
+    finally:
+        note("finally")
+
+
+@hookimpl
+def mrq_jobs_started(records):
+    with Quiet():
+        forks("started")
+
+
+@hookimpl
+def mrq_jobs_settled(settled):
+    try:
+        try:
+            forks("settled")
+        finally:
+            pass
+    except (KeyError, ValueError):
+        pass
+"""
+
+
+@pytest.mark.parametrize(("end", "code"), [("exits", 3), ("raises", 1), ("returns", 0)])
+def test_a_child_of_a_hook_has_the_code_of_what_leaves_the_hook(
+    project: Project, end: str, code: int
+) -> None:
+    project.env.update(WAY="hook", END=end)
+    project.write("hooking.py", HOOKS)
+    job = project.queue("tasks.noted", {"word": "n"})
+    worker = project.work_off("--plugins", "hooking")
+    assert project.ended(job).claims == 1
+    found = {line for line in project.ledger() if ":" in line}
+    assert found == {f"{hook}:{code}" for hook in ("event", "started", "settled")}, worker.output
+    assert worker.output.count("LookupError: of the hook") == 3 * (end == "raises")
+    assert worker.output.count("worker.stopped") == 1
+
+
 WAYS = (
     *("handler_of_a_success", "handler_of_the_end", "handler_of_the_stop", "handler_that_raises"),
     "record_factory",

@@ -855,6 +855,66 @@ def test_a_child_has_the_signal_handlers_of_its_task_and_none_of_the_worker(
     assert {name: project.ended(job).result for name, job in jobs.items()} == expected
 
 
+READ = """
+import os
+import sys
+
+from mrq_core import task
+from tasks import note
+
+
+def forks(way):
+    pid = os.fork()
+    if pid:
+        note(f"code:{os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])}")
+    elif way == "exits":
+        sys.exit(3)
+    elif way == "raises":
+        raise LookupError("in the child")
+
+
+class Refused(Exception):
+    def __init__(self, way):
+        self.way = way
+
+    def __str__(self):
+        if self.way:
+            way, self.way = self.way, ""
+            forks(way)
+        return "its text"
+
+
+class Result(dict):
+    def items(self):
+        forks(self.pop("way"))
+        return super().items()
+
+
+@task
+def fails(way: str):
+    raise Refused(way)
+
+
+@task
+def returns(way: str):
+    return Result(way=way)
+"""
+
+
+@pytest.mark.parametrize("task", ["fails", "returns"])
+@pytest.mark.parametrize(("way", "code"), [("exits", 3), ("raises", 1), ("returns", 0)])
+def test_a_child_of_code_that_reads_the_end_of_a_task_ends_with_its_code(
+    project: Project, task: str, way: str, code: int
+) -> None:
+    project.write("reading.py", READ)
+    job = project.queue(f"reading.{task}", {"way": way})
+    beside = neighbours(project)
+    worker = project.work_off()
+    assert project.ended(job).status == ("success" if task == "returns" else "failed"), worker.output
+    assert [line for line in project.ledger() if line.startswith("code")] == [f"code:{code}"]
+    check_neighbours(project, beside)
+
+
 def has_process(pid: int) -> bool:
     """Whether the process runs. A child that has ended stays until its parent waits."""
     try:

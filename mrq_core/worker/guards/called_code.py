@@ -13,11 +13,10 @@ import os
 import signal
 import sys
 import threading
+from dis import opname
 from types import CodeType, FrameType, FunctionType, MethodType
 from typing import Any, NoReturn
 from weakref import finalize
-
-from greenlet import getcurrent
 
 from mrq_core.contract.exception_fields import frames_of
 from mrq_core.running.context import current_context
@@ -30,8 +29,13 @@ _PACKAGES_OF_MRQ = frozenset(
     }
 )
 _MODULES_OF_FORKS = frozenset({__name__, "mrq_core.worker.guards.forking", "gevent.os", "gevent.subprocess"})
+_MODULE_OF_OUTCOMES = "mrq_core.worker.outcomes"
 _MODULE_OF_THREADS = "gevent.threadpool"
 """That of the caller of functions in threads: the child ends when the function has ended."""
+_READERS = frozenset({"logging", "traceback"})
+"""Packages of Python that take the errors of code which they call."""
+_ENDS = ("RETURN_", "YIELD_")
+"""The beginnings of the instructions by which a frame ends without an exception."""
 _FINALIZE = finalize.__call__.__code__
 _raised: BaseException | None = None
 """The exception with which the code ends that mrq's own code has called."""
@@ -78,7 +82,7 @@ def end_process(error: BaseException | None) -> NoReturn:
 def _join_threads() -> None:
     """Waits for the threads that the child has started. The hub cannot wait."""
     hubs = sys.modules.get("gevent.hub")
-    if hubs is None or not isinstance(getcurrent(), hubs.Hub):
+    if hubs is None or not isinstance(hubs.getcurrent(), hubs.Hub):
         for thread in threading.enumerate():
             if not (thread.daemon or thread in (threading.current_thread(), threading.main_thread())):
                 thread.join()
@@ -113,7 +117,7 @@ def _is_told(error: BaseException) -> bool:
 
 def end_with_called_code() -> bool:
     """If other code than that of a job has forked: ends the process when this code returns to mrq's own code,
-    which must not run here, or to logging, which would call the next handler. Returns whether it does."""
+    which must not run here, or to a package of Python that takes its errors. Returns whether it does."""
     interrupting = _codes_that_interrupt()
     inner: FrameType | None = None
     called: FrameType | None = None
@@ -126,11 +130,12 @@ def end_with_called_code() -> bool:
         package = module.partition(".")[0]
         if package in _PACKAGES_OF_MRQ:
             context = current_context.get()
-            if module == _MODULE_OF_THREADS or (context is not None and context.in_code):
+            is_task = context is not None and context.in_code and not _makes_an_outcome(frame)
+            if is_task or module == _MODULE_OF_THREADS:
                 return False  # where this code ends, the child ends
             break
         inner, frame = frame, frame.f_back
-        if package != "logging":
+        if package not in _READERS:
             called = inner
         if inner.f_code.co_name == "__del__" or inner.f_code in interrupting:
             break
@@ -147,6 +152,21 @@ def end_with_called_code() -> bool:
     return True
 
 
+def _makes_an_outcome(frame: FrameType) -> bool:
+    """Whether mrq has called the code to read the result or the exception of a task. It takes errors of such
+    code for answers."""
+    reader: FrameType | None = frame
+    while reader is not None:
+        module = str(reader.f_globals.get("__name__"))
+        if module == _MODULE_OF_OUTCOMES:
+            return True
+        package = module.partition(".")[0]
+        if package not in _PACKAGES_OF_MRQ and package not in sys.stdlib_module_names:
+            break
+        reader = reader.f_back
+    return False
+
+
 def _codes_that_interrupt() -> set[CodeType]:
     """The code that Python runs amid any other: amid that of another job, too. That of the callback of a weak
     reference is not known."""
@@ -157,22 +177,22 @@ def _codes_that_interrupt() -> set[CodeType]:
 
 
 def _end_on_return(frame: FrameType, event: str, value: Any) -> Any:
-    """Follows the outermost frame of the code that was called."""
+    """Follows the outermost frame of the code that was called. Its exception ends the process in the frame
+    that gets it: which one of those that were raised in here leaves the frame is not told."""
     global _raised
     if event == "exception":
         _raised = value[1]
-    elif event == "line":
-        _raised = None  # the frame has handled it
-    elif event == "return":
+    elif event == "return" and opname[frame.f_code.co_code[frame.f_lasti]].startswith(_ENDS):
         sys.settrace(None)
-        end_process(_raised)
+        end_process(None)
     return _end_on_return
 
 
 def _end_at_once(frame: FrameType, event: str, value: Any) -> NoReturn:
     """Called where a frame of mrq's own code goes on: Python follows no frame of a trace function."""
     sys.settrace(None)
-    end_process(None)
+    # Python has dropped the latter, as that of a finalizer.
+    end_process(value[1] if event == "exception" else _raised)
 
 
 def _end_before_call(frame: FrameType, event: str, value: Any) -> None:
