@@ -14,12 +14,8 @@ from mrq_core.errors import shortened
 HIDDEN = "***"
 _CONTAINERS = (Mapping, list, tuple, AbstractSet)
 
-_SECRET_ENDS = ("password", "passwords", "passwd", "passphrase", "secret", "secrets", "token", "apikey",
-                "apikeys", "credential", "credentials", "httpauth")  # fmt: skip
-_SECRET_WORDS = frozenset(
-    {"authorization", "bearer", "cookie", "cookies", "creds", "jwt", "passcode", "pwd", "sessionid"}
-)
-_KEYS = ("access", "api", "encryption", "master", "private", "signing", "ssh")
+_SECRET_WORDS = frozenset({"authorization", "bearer", "creds", "jwt", "passcode", "pwd"})
+_KEYS = ("access", "api", "encryption", "master", "private", "secret", "signing", "ssh")
 _TOKENS = ("access", "api", "auth", "bearer", "csrf", "refresh", "session")
 _SECRET_PAIRS = frozenset(
     {
@@ -29,6 +25,18 @@ _SECRET_PAIRS = frozenset(
         *((kind, "tokens") for kind in _TOKENS),
     }
 )
+_SECRET_ENDS = (
+    *("password", "passwords", "passwd", "passphrase", "secret", "secrets", "token", "cookie", "cookies"),
+    *("credential", "credentials", "httpauth", "proxyauthorization"),
+    *("".join(pair) for pair in _SECRET_PAIRS),
+    *(f"{kind}keyid" for kind in _KEYS),
+    *(
+        f"{word}{what}"
+        for word in ("password", "secret")
+        for what in ("hash", "id", "ids", "value", "values")
+    ),
+)
+"""Ends of words, as of `awssecretaccesskey`. A word with a secret in front is none of itself: `secretary`."""
 _FIRST_OF_NUMBERS = frozenset({"max", "min", "num", "total"})
 _LAST_OF_NUMBERS = frozenset(
     {"age", "budget", "count", "counts", "expires", "expiry", "length", "limit", "size", "total", "ttl",
@@ -45,7 +53,7 @@ def looks_secret(name: str) -> bool:
     """Whether this is a name of secrets. Whether a value is one depends on the value too: `is_secret`.
 
     The words of a name are `snake_case`, `dashed-words` or `camelCase`. A word that ends like a secret counts
-    (`dbpassword`); a longer word does not (`passwordless`, `tokenizer`, `max_tokens`).
+    (`dbpassword`, `secretkey`); a longer word does not (`passwordless`, `tokenizer`, `max_tokens`).
     """
     words = _words_of(name)
     return any(word.endswith(_SECRET_ENDS) or word in _SECRET_WORDS for word in words) or any(

@@ -63,10 +63,14 @@ SECRET = [
     "client_secret", "authToken2", "private key", "Authorization", "db.passwd", "PassWord", "apikeys",
     "api_keys", "refresh_tokens", "ssh_key", "signingKey", "smtp_creds", "Set-Cookie",
     "cookies", "session_id", "sessionId", "jwt", "passcode", "bearer",
+    "secretkey", "SECRETKEY", "accesskey", "privatekey", "awssecretaccesskey", "awsaccesskeyid",
+    "encryptionkey", "secretid", "secretvalue", "passwordhash", "setcookie", "proxyauthorization",
+    "refreshtokens", "usersessionid",
 ]  # fmt: skip
 OPEN = [
     "secretary", "max_tokens", "maxTokens", "tokenizer", "passwordless", "tokenize", "keyboard", "monkey_key",
     "secretly", "accredited", "compass", "key", "author", "api", "",
+    "secretariat", "monkey", "turkey", "publickey", "primarykey", "preauthorization", "maxtokens",
 ]  # fmt: skip
 
 
