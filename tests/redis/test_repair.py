@@ -23,6 +23,7 @@ ENTRIES = {
     "w:0:q": 4,
     "w:-3:q": 1,
     "w:0:tree/one": 1,
+    "ranks": 1,
     "c:q": 3,
     "parked": 0,
     "park:few": 2,

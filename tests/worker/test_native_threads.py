@@ -211,3 +211,49 @@ def test_a_greenlet_gets_a_lock_that_a_native_thread_took_before_it(project: Pro
     job = project.queue("locking.contends")
     worker = project.work_off()
     assert project.ended(job).result == [1, 2], worker.output
+
+
+def test_forks_in_a_native_thread_keep_no_other_job_from_starting_programs(project: Project) -> None:
+    project.write(
+        "forks.py",
+        """
+        import os
+        import subprocess
+
+        import gevent
+
+        from mrq_core import task
+
+        left = []
+
+
+        def fork():
+            pid = os.fork()
+            if pid == 0:
+                os._exit(0)
+            return pid
+
+
+        @task(timeout=60)
+        def forks():
+            left.append(None)
+            try:
+                for _ in range(100):
+                    os.waitpid(gevent.get_hub().threadpool.apply(fork), 0)
+            finally:
+                left.clear()
+
+
+        @task(timeout=60)
+        def starts():
+            number = 0
+            while not number or left:
+                subprocess.run(["true"], check=True)
+                number += 1
+            return number
+        """,
+    )
+    jobs = [project.queue("forks.forks"), project.queue("forks.starts")]
+    worker = project.work_off("--greenlets", "2")
+    assert [project.ended(job).status for job in jobs] == ["success"] * 2, worker.output
+    assert "Exception ignored" not in worker.output

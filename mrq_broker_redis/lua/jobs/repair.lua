@@ -52,11 +52,23 @@ local function are_miscounted()
   return number ~= call('HLEN', K .. 'parked')
 end
 
+local lacking_ranks = {}
+
+-- Whether no claim reads the sorted set of the entry, because its rank is not known.
+local function lacks_rank(row)
+  if row.z ~= 'w' or row.k == '0' then
+    return false
+  elseif lacking_ranks[row.k] == nil then
+    lacking_ranks[row.k] = call('SISMEMBER', K .. 'ranks', row.k) == 0
+  end
+  return lacking_ranks[row.k]
+end
+
 local repaired = {}
 for _, id in ipairs(given) do
   local row = indexed_of(id)
   if row and row.q and row.z ~= '' then
-    if not has_entry(id, row) then
+    if lacks_rank(row) or not has_entry(id, row) then
       repaired[#repaired + 1] = id
       if row.z == 'p' then -- the next claim parks it again, if it has to
         unpark(id)

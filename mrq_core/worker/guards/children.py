@@ -95,7 +95,8 @@ class _Watch:
             self._watcher.close()
             self._watcher = None
         if self._descriptor >= 0:
-            _raw_close(self._descriptor)
+            with suppress(OSError):  # another thread closes it while this one forks
+                _raw_close(self._descriptor)
             self._descriptor = -1
 
 

@@ -38,6 +38,7 @@ from mrq_core.worker.guards import children
 from mrq_core.worker.guards.called_code import end_process, end_with_called_code, guard_called_code
 from mrq_core.worker.guards.closing import close_in_child
 from mrq_core.worker.guards.fork_waits import follow_hub
+from mrq_core.worker.guards.native import thread_id
 from mrq_core.worker.guards.shared_signals import set_handler_in_child
 from mrq_core.worker.guards.signals import STOP_SIGNALS  # whose hook for children must run before this one
 
@@ -49,7 +50,8 @@ _workers = 0
 _SIGNALS = (*STOP_SIGNALS, signal.SIGALRM)
 _EVBREAK_CANCEL = 0
 _set_handler: Callable[..., object] = get_original("signal", "signal")
-_masks: list[set[int | signal.Signals]] = []
+_masks: dict[int, set[int | signal.Signals]] = {}
+"""The signals that threads had blocked before they began to fork, by thread."""
 
 
 def enter_worker() -> None:
@@ -118,12 +120,13 @@ class _ChildHub(hub.Hub):
 def _before() -> None:
     if _workers:
         # A signal that reached the child before it has its own handlers would be lost.
-        _masks.append(signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS))
+        _masks[thread_id()] = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
 
 
 def _in_parent() -> None:
-    if _masks:
-        signal.pthread_sigmask(signal.SIG_SETMASK, _masks.pop())
+    mask = _masks.pop(thread_id(), None)
+    if mask is not None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
 def _in_child() -> None:

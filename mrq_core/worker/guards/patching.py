@@ -40,11 +40,13 @@ def patch_all() -> None:
 
         # A hub cannot be made with a wrong value of these, and the patched library needs a hub to exit.
         check_variables(are_patched=False)
+        from mrq_core.worker.guards.fork_locks import free_locks_after_fork, import_executors
+
+        import_executors()
         monkey.patch_all()
     finally:
         patched.entry_points = search
     from mrq_core.worker.guards.closing import close_at_once
-    from mrq_core.worker.guards.fork_locks import free_locks_after_fork
     from mrq_core.worker.guards.multiprocessing_waits import let_multiprocessing_wait
 
     close_at_once()
