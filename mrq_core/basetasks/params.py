@@ -12,7 +12,8 @@ from datetime import datetime
 import msgspec
 
 from mrq_core.clock import from_ms
-from mrq_core.contract.codec import JsonObject, parsed
+from mrq_core.config.secrets import hide_secrets
+from mrq_core.contract.codec import JsonObject, fault_in, parsed
 from mrq_core.contract.naming import MAX_SECONDS
 from mrq_core.contract.plain import number_of, text_of
 from mrq_core.errors import InvalidParams, InvalidValue, shown
@@ -94,13 +95,13 @@ def object_in(params: JsonObject, name: str) -> JsonObject:
         try:
             value = parsed(given, name=name)
         except msgspec.DecodeError as error:
-            raise InvalidParams(f"{name} is {shown(given)}, which is not valid JSON: {error}") from error
+            raise InvalidParams(f"{name} is not valid JSON: {fault_in(given, error)}") from error
     if given is None:
         return {}
     if not isinstance(value, dict) or not value:
         raise InvalidParams(
-            f"{name} is {shown(value)}: expected a JSON object with a value, because an empty one matches "
-            "all jobs"
+            f"{name} is {shown(hide_secrets('', value))}: expected a JSON object with a value, because an "
+            "empty one matches all jobs"
         )
     return value
 

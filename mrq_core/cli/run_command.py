@@ -25,8 +25,9 @@ from mrq_core.cli.terminal import (
 )
 from mrq_core.client.ambient import set_process_client
 from mrq_core.client.client import Client
+from mrq_core.config.secrets import hide_secrets
 from mrq_core.config.settings import Config
-from mrq_core.contract.codec import JsonObject, parsed, storable_params
+from mrq_core.contract.codec import JsonObject, fault_in, parsed, storable_params
 from mrq_core.contract.messages import Outcome
 from mrq_core.contract.plain_tracebacks import repr_of_error
 from mrq_core.contract.record import Status
@@ -106,7 +107,7 @@ def params_from(words: Sequence[str]) -> JsonObject:
         return _from_json(words)
     if len(words) % 2:
         raise UsageError(
-            f"the params are {len(words)} words, and {shown(words[-1])} has no value: {_EXPECTED}"
+            f"the params are {len(words)} words, and {_named(words[-1])} has no value: {_EXPECTED}"
         )
     params: JsonObject = {}
     for key, value in zip(words[::2], words[1::2], strict=True):
@@ -122,13 +123,20 @@ def _from_json(words: Sequence[str]) -> JsonObject:
         value = parsed(text, name="params")
     except msgspec.DecodeError as error:
         if text.lstrip().startswith(("{", "[")):
-            raise UsageError(f"the params {shown(text)} are not valid JSON ({error}): {_EXPECTED}") from error
-        raise UsageError(f"the params are only {shown(text)}, a key without a value: {_EXPECTED}") from error
+            raise UsageError(
+                f"the params are not valid JSON: {fault_in(text, error)}; {_EXPECTED}"
+            ) from error
+        raise UsageError(f"the params are only {_named(text)}, a key without a value: {_EXPECTED}") from error
     if len(words) > 1:
-        raise UsageError(f"{shown(words[1])} follows the JSON of the params: {_EXPECTED}")
+        raise UsageError(f"{_named(words[1])} follows the JSON of the params: {_EXPECTED}")
     if not isinstance(value, dict):
-        raise UsageError(f"the params {shown(text)} are JSON, and no object: {_EXPECTED}")
+        raise UsageError(f"the params {shown(hide_secrets('', value))} are JSON, and no object: {_EXPECTED}")
     return value
+
+
+def _named(word: str) -> str:
+    """The word, if it may be a key; others may have secrets, as `password=hush` has."""
+    return shown(word) if word.isidentifier() else "one word"
 
 
 def _enqueue(client: Client, task: str, params: JsonObject, queue: str | None, key: str | None) -> None:

@@ -91,6 +91,12 @@ def parsed(text: str, *, name: str) -> JsonValue:
     raise InvalidValue(f"{name} {reason}", path=name)
 
 
+def fault_in(text: str, error: msgspec.DecodeError) -> str:
+    """Where a text is no JSON, by position. Does not repeat the text, which may have secrets."""
+    fault = str(error)
+    return fault if "(byte " in fault else f"{fault} (after {len(text.encode(errors='replace')):,} bytes)"
+
+
 def refuse_repeated_keys(text: str, *, name: str) -> None:
     """Raises InvalidValue, which calls the value by `name`, for JSON with an object that names a key twice.
     Decoders keep the last value of such a key."""

@@ -297,7 +297,7 @@ def test_edit_changes_a_waiting_job(mrq: Shell, project: Project) -> None:
     ("arguments", "message"),
     [
         ([], "nothing to change is named: expected --params, --priority, --in or --at"),
-        (["--params", "{"], "params is '{', which is not valid JSON"),
+        (["--params", "{"], "params is not valid JSON: Input data was truncated (after 1 bytes)"),
         (["--params", '{"a": 1, "a": 2}'], "params has the key 'a' twice"),
         (["--params", "[1]"], "expected a JSON object"),
         (["--priority", "9"], "priority is 9: expected -4 to 4"),

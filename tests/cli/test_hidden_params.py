@@ -52,3 +52,28 @@ def test_stars_are_no_secret_of_a_new_job(mrq: Shell) -> None:
         )
     said = mrq("schedules", "add", "login.logs_in", "--every", "1h", "--params", '{"token": "***"}', code=2)
     assert f"params.token {UNKNOWN}" in said.err
+
+
+BROKEN = ['{"user": "anna", "password": "hush"', '{"password": "hush", x}', '[{"password": "hush"}]']
+
+
+@pytest.mark.parametrize("text", [*BROKEN, "password=hush"])
+def test_params_that_are_no_json_object_are_not_repeated_with_their_secrets(
+    mrq: Shell, project: Project, text: str
+) -> None:
+    job = project.queue("login.logs_in", GIVEN)
+    for arguments in (
+        ("run", "login.logs_in", text),
+        ("run", "login.logs_in", "user", "anna", text),
+        ("run", "login.logs_in", "{}", text),
+        ("jobs", "edit", job, "--params", text),
+        ("schedules", "add", "login.logs_in", "--every", "1h", "--params", text),
+        ("run", "mrq.basetasks.utils.JobAction", "action", "cancel", "params", text),
+    ):
+        assert "hush" not in mrq(*arguments, code=None).err, arguments
+
+
+def test_an_error_says_where_params_are_no_json(mrq: Shell) -> None:
+    said = mrq("run", "login.logs_in", BROKEN[0], code=2).err
+    assert "the params are not valid JSON: Input data was truncated (after 35 bytes)" in said
+    assert "(byte 21)" in mrq("run", "login.logs_in", BROKEN[1], code=2).err

@@ -9,7 +9,8 @@ from datetime import UTC, datetime, timedelta
 
 import msgspec
 
-from mrq_core.contract.codec import JsonObject, JsonValue, parsed, storable
+from mrq_core.config.secrets import hide_secrets
+from mrq_core.contract.codec import JsonObject, JsonValue, fault_in, parsed, storable
 from mrq_core.contract.naming import check_queue_name, check_served_name, is_covered, names_in
 from mrq_core.contract.queries import JobFilter, Totals
 from mrq_core.contract.record import Status
@@ -148,11 +149,10 @@ def object_from(text: str, *, name: str) -> JsonObject:
     try:
         value = parsed(text, name=name)
     except msgspec.DecodeError as error:
-        raise InvalidValue(f"{name} is {shown(text)}, which is not valid JSON: {error}", path=name) from error
+        raise InvalidValue(f"{name} is not valid JSON: {fault_in(text, error)}", path=name) from error
     if not isinstance(value, dict):
-        raise InvalidValue(
-            f'{name} is {shown(text)}: expected a JSON object, such as {{"user": 17}}', path=name
-        )
+        given = shown(hide_secrets("", value))
+        raise InvalidValue(f'{name} is {given}: expected a JSON object, such as {{"user": 17}}', path=name)
     return value
 
 
