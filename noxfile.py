@@ -35,6 +35,7 @@ def newest(session: nox.Session) -> None:
     for version in pythons.SUPPORTED:
         session.log(f"Python {version}: {pythons.find(version) or 'not found, so nothing ran on it'}")
     python = _environment(session, PYTHONS[-1])
+    session.run(python, "-m", "pip", "install", "--quiet", "--upgrade", "typer", external=True)
     # Those that meet the interpreter most: frames, threads, forks, asyncio, imports, the end of a process.
     names = (
         "asyncio",
