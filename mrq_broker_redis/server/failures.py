@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from redis import exceptions
 
 from mrq_broker_redis.server.location import CONNECTIONS_MOST
@@ -54,12 +56,11 @@ _TEXTS = {
     "DB index is out of range": "NODATABASE",
     "unknown command 'SENTINEL'": "NOSENTINEL",
     "unknown command `SENTINEL`": "NOSENTINEL",
-    "unknown command 'GET'": "SENTINEL",
-    "unknown command `GET`": "SENTINEL",
-    "unknown command 'EVALSHA'": "SENTINEL",
-    "unknown command `EVALSHA`": "SENTINEL",
     "The user executing the script can't": "NOPERM",
 }
+
+_UNKNOWN = re.compile("unknown command ['`](?!HELLO|CLUSTER|CONFIG)")
+"""A data command that a server does not know: Redis from 6.2 on knows all that mrq calls."""
 
 
 def code_of(error: Exception) -> str:
@@ -75,7 +76,7 @@ def code_of(error: Exception) -> str:
     for part, known in _TEXTS.items():
         if part in text:
             return known
-    return ""
+    return "SENTINEL" if _UNKNOWN.search(text) else ""
 
 
 def is_forbidden(error: BrokerError) -> bool:

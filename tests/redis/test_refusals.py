@@ -216,3 +216,16 @@ def test_an_outcome_is_kept_while_a_proxy_refuses_calls(
         worker.send(signal.SIGTERM)
         assert worker.wait() == 0
         assert "given_up" not in worker.output
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "unknown command 'ZREVRANGEBYLEX', with args beginning with: 'x'",
+        "Command # 1 (TYPE {mrq}:state:pauses) of pipeline caused error: unknown command 'TYPE'",
+        "unknown command `ZLEXCOUNT`",
+    ],
+)
+def test_every_command_that_a_sentinel_does_not_know_tells_that_it_is_one(text: str) -> None:
+    error = translated(redis.exceptions.ResponseError(text), "redis://127.0.0.1:26379", 1.0)
+    assert "it is a sentinel, which needs redis+sentinel://" in str(error)
