@@ -143,7 +143,7 @@ def edit(
         with named_as_typed(priority="--priority", delay="--in", at="--at"):
             job.edit(params=value, priority=priority, delay=delay, at=due_at)
         record = client.stored(job_id)
-    due = "parked under a limit" if record.due_at is None else f"due at {iso(record.due_at)}"
+    due = "parked" if record.due_at is None else f"due at {iso(record.due_at)}"
     say(f"{record.id} is edited: {record.status}, {due}, with priority {record.priority}")
 
 
@@ -240,7 +240,7 @@ def _by_id(broker: Broker, ids: Sequence[str], action: Action) -> None:
     with told_until_then(lambda: summary(done, action) if done else ""):
         answers = apply_to_ids(broker, ids, action, on_step=step)
     if isinstance(action, Cancel) and is_told_each:
-        for job_id, text in cancelled_texts(answers, before, action):
+        for job_id, text in cancelled_texts(broker, answers, before, action):
             say(f"{job_id} {text}")
     if len(answers) > 1 or not is_told_each:
         say(summary(Counter(change for _, change in answers), action))

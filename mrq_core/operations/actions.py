@@ -283,11 +283,27 @@ def _records(broker: Broker, ids: Sequence[str]) -> Iterator[JobRecord]:
         yield from (record for record in broker.get(ids[start : start + CHUNK]) if record is not None)
 
 
-def cancelled_texts(answers: Answers, before: Mapping[str, Status], action: Cancel) -> list[tuple[str, str]]:
+LEASE_ENDED = "has no worker: its lease has ended; the next claim from its queue cancels it"
+"""What is said of a cancelled job whose worker does not renew its lease, and may be dead."""
+
+
+def has_lapsed(record: JobRecord, now: datetime) -> bool:
+    """Whether the lease of a job has ended without an end of its attempt."""
+    return record.status == Status.STARTED and record.lease_until is not None and record.lease_until <= now
+
+
+def cancelled_texts(
+    broker: Broker, answers: Answers, before: Mapping[str, Status], action: Cancel
+) -> list[tuple[str, str]]:
     """What a cancel did to each job that it did not refuse. `before`: the statuses before the cancel."""
     texts = []
+    asked = [job_id for job_id, change in answers if change is ChangeResult.REQUESTED]
+    now = broker.now()
+    lapsed = {record.id for record in _records(broker, asked) if has_lapsed(record, now)}
     for job_id, change in answers:
-        if change is ChangeResult.REQUESTED and action.interrupt:
+        if job_id in lapsed:
+            texts.append((job_id, LEASE_ENDED))
+        elif change is ChangeResult.REQUESTED and action.interrupt:
             texts.append((job_id, "is running; its worker is asked to stop it"))
         elif change is ChangeResult.REQUESTED:
             texts.append((job_id, "is running; it finishes, but does not run again (--interrupt stops it)"))

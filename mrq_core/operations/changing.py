@@ -7,7 +7,7 @@ from mrq_core.contract.messages import Action, Cancel, ChangeResult, Move, Remov
 from mrq_core.contract.record import ENDED, JobRecord
 from mrq_core.contract.values import check_job_id
 from mrq_core.errors import ChangeRefused, JobNotFound
-from mrq_core.operations.actions import VERBS, apply_to_ids
+from mrq_core.operations.actions import LEASE_ENDED, VERBS, apply_to_ids, has_lapsed
 
 
 def change_job(broker: Broker, job_id: str, action: Action) -> tuple[ChangeResult, str]:
@@ -25,6 +25,8 @@ def change_job(broker: Broker, job_id: str, action: Action) -> tuple[ChangeResul
             f"job {job_id} cannot be {VERBS[type(action)][1]}: {_reason(broker, job_id, change)}",
             job_id=job_id,
         )
+    if change is ChangeResult.REQUESTED and has_lapsed(before, broker.now()):
+        return change, f"Job {job_id} {LEASE_ENDED}"
     return change, f"Job {job_id} {_words(before, action, change)}"
 
 

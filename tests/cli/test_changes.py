@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -194,6 +195,19 @@ def test_cancel_with_interrupt_stops_a_running_job(mrq: Shell, project: Project)
     assert project.ended(job_id).status == "cancel"
 
 
+@pytest.mark.parametrize("more", [[], ["--interrupt"]])
+def test_a_cancel_of_a_job_whose_lease_has_ended_says_so(
+    mrq: Shell, project: Project, more: list[str]
+) -> None:
+    job_id = project.queue("tasks.nap", {"seconds": 60})
+    worker = project.worker("--lease", "1")
+    project.until_status(job_id, "started")
+    worker.send(signal.SIGKILL)
+    time.sleep(1.5)
+    answer = "has no worker: its lease has ended; the next claim from its queue cancels it"
+    assert mrq("jobs", "cancel", job_id, *more).out == f"{job_id} {answer}\n"
+
+
 def test_a_cancel_says_what_became_of_each_job(mrq: Shell, project: Project, worked: dict[str, str]) -> None:
     said = mrq("jobs", "cancel", worked["greeting"])
     assert (said.out, said.err) == (f"{worked['greeting']} was queued; it is cancelled\n", "")
@@ -322,6 +336,13 @@ def test_edit_says_why_a_job_is_refused(mrq: Shell, worked: dict[str, str]) -> N
     )
     assert "`mrq jobs requeue" in said.err
     assert "no job has the id" in mrq("jobs", "edit", "0" * 24, "--priority", "1", code=1).err
+
+
+def test_an_edit_of_a_job_of_a_paused_task_names_no_limit(mrq: Shell, project: Project) -> None:
+    job_id = project.queue("tasks.greet", {"name": "Ann"})
+    mrq("tasks", "pause", "tasks.greet")
+    project.work_off()
+    assert "limit" not in mrq("jobs", "edit", job_id, "--priority", "3").out
 
 
 @pytest.mark.parametrize("piped", ["stdout", "stderr"])
