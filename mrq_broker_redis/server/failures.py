@@ -59,8 +59,11 @@ _TEXTS = {
     "The user executing the script can't": "NOPERM",
 }
 
-_UNKNOWN = re.compile("unknown command ['`](?!HELLO|CLUSTER|CONFIG)")
-"""A data command that a server does not know: Redis from 6.2 on knows all that mrq calls."""
+_UNKNOWN = re.compile(
+    "unknown command ['`](?:EVAL|EVALSHA|EXISTS|GET|HGET|HGETALL|HMGET|LLEN|LRANGE|MGET|MULTI|SCAN|SET"
+    "|SMEMBERS|TIME|TYPE|ZCARD|ZCOUNT|ZLEXCOUNT|ZRANGE|ZRANGEBYLEX|ZRANGEBYSCORE|ZREVRANGEBYLEX|ZSCORE)['`]"
+)
+"""Commands that every server knows but a sentinel. An old server may not know others."""
 
 
 def code_of(error: Exception) -> str:
