@@ -38,7 +38,7 @@ from mrq_core.contract.exception_fields import cause_of
 from mrq_core.contract.lifecycle import runs_solo
 from mrq_core.contract.messages import Outcome
 from mrq_core.contract.record import JobRecord
-from mrq_core.errors import ClaimLost, MrqError, TaskImportFailed
+from mrq_core.errors import ClaimLost, InvalidValue, MrqError, TaskImportFailed
 from mrq_core.plugins.manager import Plugins
 from mrq_core.running.context import JobContext, current_context
 from mrq_core.running.job_log import JobLog, current_log
@@ -334,14 +334,20 @@ class Runner:
         """Calls the task's code, and returns its outcome if it returns. Interrupts are raised only between
         the two lines that set `in_code`: in the code, and in plugins that decode and encode."""
         _refuse_second_start(context.record, loaded)
-        context.in_code = True
+        context.in_code, has_returned = True, False
         try:
             params = self._params(context)
             result = loaded.task_class().run_wrapped(params)
             forking.end_if_child()
+            has_returned = True
             outcome = self.outcomes.of_result(loaded, result, started)
             forking.end_if_child()
             return outcome
+        except InvalidValue:
+            context.in_code = False
+            if has_returned:
+                self.outcomes.end_unstorable(context, result)
+            raise
         finally:
             context.in_code = False
 

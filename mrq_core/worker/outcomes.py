@@ -27,6 +27,7 @@ from mrq_core.errors import (
     RetryInterrupt,
     TimeoutInterrupt,
     shown_error,
+    type_name,
 )
 from mrq_core.plugins.manager import ENCODED_FACTOR, Plugins
 from mrq_core.running.context import JobContext
@@ -99,12 +100,18 @@ class Outcomes:
         value = encode(outcome.result).decode()
         if len(value) > _SHOWN:
             value = f"{value[:_SHOWN]}..."
-        context.log.write(
-            "WARNING",
-            f"the code swallowed {type(interrupt).__name__} and returned {value}: the result is not stored",
-            now_ms(),
-        )
+        _log_swallowed(context, interrupt, f"returned {value}: the result is not stored")
         return self.of_exception(context, interrupt, started)
+
+    def end_unstorable(self, context: JobContext, result: object) -> None:
+        """Raises the interrupt that code swallowed before it returned a result that cannot be stored, if it
+        stands, and logs the type of the result: the interrupt ended the job, and not the result."""
+        interrupt = context.interrupted
+        if interrupt is None or issubclass(type(interrupt), JobInterrupt):
+            return
+        what = f"returned a value of type {printable(type_name(type(result)))}, which cannot be stored"
+        _log_swallowed(context, interrupt, what)
+        raise interrupt from None
 
     def of_exception(self, context: JobContext, error: BaseException, started: float) -> Outcome:
         """The outcome of an attempt that raised, before, in or after the task's code. Never raises."""
@@ -283,6 +290,10 @@ class Outcomes:
                 return float(source.cancel_ttl if source else self._config.default_job_cancel_ttl)
             case _:
                 return float(source.default_ttl if source else self._config.default_job_ttl)
+
+
+def _log_swallowed(context: JobContext, interrupt: BaseException, what: str) -> None:
+    context.log.write("WARNING", f"the code swallowed {type(interrupt).__name__} and {what}", now_ms())
 
 
 def _interruptible(context: JobContext, function: Callable[..., T], *arguments: object) -> T:

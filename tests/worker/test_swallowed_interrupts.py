@@ -29,8 +29,9 @@ def test_code_that_swallows_its_timeout_and_returns_is_a_timeout_whose_log_has_t
     assert any('TimeoutInterrupt and returned "kept"' in line for line in project.log_of(job))
 
 
-def test_code_that_swallows_a_timeout_and_returns_what_cannot_be_stored_is_a_timeout(
-    project: Project,
+@pytest.mark.parametrize("kind", ["set", "dict", "float"])
+def test_code_that_swallows_a_timeout_and_returns_what_cannot_be_stored_is_a_timeout_whose_log_has_the_type(
+    project: Project, kind: str
 ) -> None:
     project.write(
         "swallowing.py",
@@ -39,15 +40,21 @@ def test_code_that_swallows_a_timeout_and_returns_what_cannot_be_stored_is_a_tim
         from mrq_core import task
 
         @task(timeout=0.5)
-        def odd():
+        def odd(kind: str):
             swallows.function()
-            return b"bytes"
+            return {"set": {1}, "dict": {1: 2}, "float": float("nan")}[kind]
         """,
     )
-    job = project.queue("swallowing.odd")
+    job = project.queue("swallowing.odd", {"kind": kind})
     project.work_off()
-    assert project.ended(job).status == Status.TIMEOUT
-    assert "result is of type bytes" in (project.ended(job).traceback or "")
+    record = project.ended(job)
+    assert (record.status, record.exception_type) == (Status.TIMEOUT, "mrq_core.errors.TimeoutInterrupt")
+    assert "result" not in (record.exception_message or "")
+    assert "in swallows" in (record.traceback or "")
+    assert any(
+        f"swallowed TimeoutInterrupt and returned a value of type {kind}" in line
+        for line in project.log_of(job)
+    )
 
 
 ASKING = """
