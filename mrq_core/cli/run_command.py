@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import faulthandler
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -214,11 +216,19 @@ def _run_synchronously(client: Client, config: Config, task: str, params: JsonOb
             sys.exit(EXIT_INTERRUPTED)
         return outcome
     finally:
+        _end_timers()
         forking.leave_worker()
         restore_errors(errors)
         current_context.reset(tokens[0])
         current_log.reset(tokens[1])
         ambient_client.reset(tokens[2])
+
+
+def _end_timers() -> None:
+    """Ends what would end the command after its task, before the result is printed."""
+    for timer in (signal.ITIMER_REAL, signal.ITIMER_VIRTUAL, signal.ITIMER_PROF):
+        signal.setitimer(timer, 0)
+    faulthandler.cancel_dump_traceback_later()
 
 
 def _end_greenlet(

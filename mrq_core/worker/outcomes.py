@@ -29,6 +29,7 @@ from mrq_core.errors import (
     shown_error,
     type_name,
 )
+from mrq_core.operations.views import redacted
 from mrq_core.plugins.manager import ENCODED_FACTOR, Plugins
 from mrq_core.running.context import JobContext
 from mrq_core.tasks.loading import LoadedTask
@@ -97,7 +98,7 @@ class Outcomes:
         interrupt = context.interrupted
         if interrupt is None or issubclass(type(interrupt), JobInterrupt):
             return outcome
-        value = encode(outcome.result).decode()
+        value = encode(redacted(outcome.result)).decode()
         if len(value) > _SHOWN:
             value = f"{value[:_SHOWN]}..."
         _log_swallowed(context, interrupt, f"returned {value}: the result is not stored")

@@ -296,6 +296,30 @@ def test_what_the_config_file_prints_is_not_in_the_output_of_a_command(
         assert "printed by" not in said.out
 
 
+@pytest.mark.parametrize("timer", ["ITIMER_REAL", "ITIMER_PROF", "dump"])
+def test_a_timer_that_a_task_leaves_does_not_end_the_command(
+    mrq: Shell, project: Project, timer: str
+) -> None:
+    project.write(
+        "leaving.py",
+        """
+        import faulthandler, signal
+        from mrq_core import task
+
+        @task
+        def leaves(timer: str):
+            if timer == "dump":
+                faulthandler.dump_traceback_later(0.03, exit=True)
+            else:
+                signal.setitimer(getattr(signal, timer), 0.01)
+            return 1
+        """,
+    )
+    for _ in range(3):
+        done = mrq("run", "leaving.leaves", "timer", timer)
+        assert (done.code, done.out) == (0, "1\n"), done.err
+
+
 def test_a_task_that_closes_standard_output_does_not_lose_its_result(mrq: Shell, project: Project) -> None:
     project.write(
         "closing.py",

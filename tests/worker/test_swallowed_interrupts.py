@@ -57,6 +57,32 @@ def test_code_that_swallows_a_timeout_and_returns_what_cannot_be_stored_is_a_tim
     )
 
 
+def test_the_log_of_a_swallowed_timeout_hides_secrets_of_the_result(project: Project) -> None:
+    job = project.queue("hostile.swallows", {"value": {"password": "hunter2", "name": "anna"}})
+    project.work_off()
+    assert project.ended(job).status == Status.TIMEOUT
+    [line] = [line for line in project.log_of(job) if "swallowed" in line]
+    assert 'returned {"password":"***","name":"anna"}' in line
+
+
+def test_an_isolated_job_that_deletes_standard_output_leaves_no_traceback(project: Project) -> None:
+    project.write(
+        "deleting.py",
+        """
+        import sys
+        from mrq_core import task
+
+        @task(isolate=True)
+        def deletes():
+            del sys.stdout
+        """,
+    )
+    job = project.queue("deleting.deletes")
+    worker = project.work_off()
+    assert project.ended(job).status == Status.SUCCESS
+    assert "Traceback" not in worker.output
+
+
 ASKING = """
 import time
 from mrq_core import abort_current_job, get_current_job, retry_current_job, task

@@ -182,7 +182,7 @@ def leave_after_work(code: int) -> None:
     set_exit_code(code)
     end_process_within(LEAVE_WITHIN, code, "the worker had stopped")
     handlers: object = getattr(logging.root, "handlers", None)
-    for flushable in (*(handlers if type(handlers) is list else ()), sys.stdout, sys.stderr):
+    for flushable in (*(handlers if type(handlers) is list else ()), *_streams()):
         _try(flushable, "flush")
 
 
@@ -192,9 +192,14 @@ def end_after_work(code: int) -> NoReturn:
     leave_after_work(code)
     _try(threading, "_shutdown")
     _try(atexit, "_run_exitfuncs")
-    for stream in (sys.stdout, sys.stderr):
+    for stream in _streams():
         _try(stream, "flush")
     exit_now(code)
+
+
+def _streams() -> tuple[object, object]:
+    """The standard streams, or None for those that a task has deleted."""
+    return getattr(sys, "stdout", None), getattr(sys, "stderr", None)
 
 
 def _try(owner: object, method: str) -> None:
