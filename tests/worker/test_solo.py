@@ -546,3 +546,31 @@ def test_a_cancel_ends_isolated_jobs_that_wait_for_a_process_and_those_whose_pro
     for job in jobs:
         solo.job(job).cancel(interrupt=True)
     assert [solo.ended(job).status for job in jobs] == [Status.CANCEL] * 8
+
+
+def test_jobs_that_delete_their_standard_streams_leave_no_traceback_when_their_processes_end(
+    project: Project,
+) -> None:
+    project.write(
+        "deleting.py",
+        """
+        import sys
+        from mrq_core import task
+
+        @task(isolate=True)
+        def output():
+            del sys.stdout
+
+        @task(isolate=True)
+        def errors():
+            del sys.stderr
+
+        @task(isolate=True)
+        def both():
+            sys.stdout = sys.stderr = None
+        """,
+    )
+    jobs = [project.queue(f"deleting.{name}") for name in ("output", "errors", "both")]
+    worker = project.work_off("--quiet")
+    assert [project.ended(job).status for job in jobs] == ["success"] * 3
+    assert "Traceback" not in worker.output

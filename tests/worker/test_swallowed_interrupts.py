@@ -65,24 +65,6 @@ def test_the_log_of_a_swallowed_timeout_hides_secrets_of_the_result(project: Pro
     assert 'returned {"password":"***","name":"anna"}' in line
 
 
-def test_an_isolated_job_that_deletes_standard_output_leaves_no_traceback(project: Project) -> None:
-    project.write(
-        "deleting.py",
-        """
-        import sys
-        from mrq_core import task
-
-        @task(isolate=True)
-        def deletes():
-            del sys.stdout
-        """,
-    )
-    job = project.queue("deleting.deletes")
-    worker = project.work_off()
-    assert project.ended(job).status == Status.SUCCESS
-    assert "Traceback" not in worker.output
-
-
 ASKING = """
 import time
 from mrq_core import abort_current_job, get_current_job, retry_current_job, task
