@@ -41,9 +41,9 @@ def end_child(error: BaseException, process: int) -> None:
         else:
             sys.excepthook(type(error), error, frames_of(error))
     finally:
-        for stream in (sys.stdout, sys.stderr):
+        for name in ("stdout", "stderr"):
             with suppress(BaseException):
-                stream.flush()
+                getattr(sys, name).flush()
         os._exit(code)
 
 

@@ -73,6 +73,10 @@ def leaves_broken_streams():
     sys.stdout = sys.stderr = Closed()
 
 
+def deletes_its_streams():
+    del sys.stdout, sys.stderr
+
+
 def exits_with_a_large_number():
     sys.exit(10**30)
 
@@ -268,6 +272,7 @@ CODES = {
     "raises": 1,
     "raises_unreadable": 1,
     "leaves_broken_streams": 0,
+    "deletes_its_streams": 0,
     "exits_with_a_large_number": 255,
     "raises_without_a_class": 1,
     "exits": 3,
@@ -313,7 +318,9 @@ def codes_of(kind: str) -> dict[str, int]:
         codes.update(leaves=4, spawned_exits=6, breaks_the_hub=1)
     if kind == "forks_with_multiprocessing":  # the pipe that it has closed keeps gevent from noticing
         del codes["waits_for_ever"]
-        codes.update(exits_with_a_large_number=1, leaves_broken_streams=1)  # multiprocessing does so
+        codes.update(
+            exits_with_a_large_number=1, leaves_broken_streams=1, deletes_its_streams=1
+        )  # multiprocessing does so
     return codes
 
 

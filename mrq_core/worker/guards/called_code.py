@@ -68,9 +68,9 @@ def end_process(error: BaseException | None) -> NoReturn:
         atexit._run_exitfuncs()  # those that the child has registered
     except BaseException:
         pass  # as Python does
-    for stream in (sys.stdout, sys.stderr):
+    for name in ("stdout", "stderr"):
         try:
-            stream.flush()
+            getattr(sys, name).flush()
         except BaseException:
             pass
     if issubclass(type(error), KeyboardInterrupt):
