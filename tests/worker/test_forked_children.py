@@ -318,9 +318,7 @@ def codes_of(kind: str) -> dict[str, int]:
         codes.update(leaves=4, spawned_exits=6, breaks_the_hub=1)
     if kind == "forks_with_multiprocessing":  # the pipe that it has closed keeps gevent from noticing
         del codes["waits_for_ever"]
-        codes.update(
-            exits_with_a_large_number=1, leaves_broken_streams=1, deletes_its_streams=1
-        )  # multiprocessing does so
+        codes.update(exits_with_a_large_number=1, leaves_broken_streams=1)  # multiprocessing does so
     return codes
 
 
