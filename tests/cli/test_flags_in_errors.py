@@ -29,7 +29,7 @@ LONG = "x" * 300
         ("jobs edit ID --priority 9", "--priority is 9"),
         ("jobs edit ID --at x", "--at is 'x'"),
         ("jobs edit ID --in 1m --at 2090-01-01", "--in and --at are both given"),
-        ("jobs edit ID --params x", "--params is 'x'"),
+        ("jobs edit ID --params x", "--params is not valid JSON"),
         (f"queues move a --to {LONG}", "--to is 'xx"),
         ("queues move a --to a", "--to is 'a', which is the queue itself"),
         ("queues move a_raw --to b", "queue is 'a_raw', a raw queue"),

@@ -11,7 +11,7 @@ from tests.deploy.program import checked, our_calls, parsed
 def test_a_command_is_parsed_as_the_program_does() -> None:
     call = parsed(["worker", "mail/", "default", "-g", "10"])
     assert call.command == "worker"
-    assert call.values["names"] == ["mail/", "default"]
+    assert list(call.values["names"]) == ["mail/", "default"]
     assert call.values["greenlets"] == "10"
     assert parsed(["workers", "--json"]).command == "workers list"
 

@@ -52,16 +52,14 @@ local function are_miscounted()
   return number ~= call('HLEN', K .. 'parked')
 end
 
-local lacking_ranks = {}
+local known_ranks = {} -- before the repair
+for _, rank in ipairs(ranks()) do
+  known_ranks[rank] = true
+end
 
 -- Whether no claim reads the sorted set of the entry, because its rank is not known.
 local function lacks_rank(row)
-  if row.z ~= 'w' or row.k == '0' then
-    return false
-  elseif lacking_ranks[row.k] == nil then
-    lacking_ranks[row.k] = call('SISMEMBER', K .. 'ranks', row.k) == 0
-  end
-  return lacking_ranks[row.k]
+  return row.z == 'w' and not known_ranks[tonumber(row.k)]
 end
 
 local repaired = {}
