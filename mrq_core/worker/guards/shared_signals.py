@@ -88,12 +88,12 @@ def set_handler_in_child(signum: int) -> None:
     found = _raw.getsignal(signum)
     handler = _given(found)
     if not callable(handler):
-        if type(found) is not SharedHandler and signum != signal.SIGHUP:  # ignored under nohup
-            handler = _raw.SIG_DFL
+        is_deaf = type(found) is SharedHandler or signum == signal.SIGHUP  # which nohup ignores
+        handler = handler if is_deaf and isinstance(handler, int) else _raw.SIG_DFL  # None: a handler in C
     elif _package_of(handler) in _OF_LOOPS_AND_WORKER:
         handler = signal.default_int_handler if signum == signal.SIGINT else _raw.SIG_DFL
     # Also where Python's handler is unchanged: a watcher of gevent replaces it in the system.
-    _raw.signal(signum, int(handler) if isinstance(handler, signal.Handlers) else handler)
+    _raw.signal(signum, int(handler) if isinstance(handler, int) else handler)
 
 
 def _package_of(handler: object) -> str:
