@@ -12,14 +12,16 @@ from typing import Any
 _STANDARD = (0, 1, 2)
 _LAYERS, _LAYERS_MOST = ("buffer", "raw", "stream"), 5
 """The attributes under which a stream has the one that it writes to."""
+_DELETED = object()
+"""In the place of a stream that a task has deleted, without which `threading` starts no thread."""
 _WRAPPERS_MOST = 100
 """Wrappers of tasks that are kept. Older ones are detached, so that their end closes nothing."""
 
 
 def is_usable(stream: Any) -> bool:
-    """Whether the stream is neither closed nor detached."""
+    """Whether the stream is neither closed, detached nor deleted."""
     try:
-        return getattr(stream, "closed", False) is not True
+        return stream is not _DELETED and getattr(stream, "closed", False) is not True
     except Exception:  # it has lost its buffer
         return False
 
@@ -50,7 +52,7 @@ class StandardStream:
                 return False
         except Exception:  # it has lost its buffer
             return False
-        now = getattr(sys, self._name, None)
+        now = getattr(sys, self._name, _DELETED)
         return now is stream or is_usable(now)
 
     def restore(self, *, is_alone: bool) -> None:
@@ -60,7 +62,7 @@ class StandardStream:
             raw = io.FileIO(self._descriptor, "w", closefd=False)
             self._stream = io.TextIOWrapper(io.BufferedWriter(raw), **self._settings)
         self.separate()
-        now = getattr(sys, self._name, None)
+        now = getattr(sys, self._name, _DELETED)
         if now is not self._stream and (is_alone or not is_usable(now)):
             self._keep_wrapper(now)
             setattr(sys, self._name, self._stream)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 import traceback
 from collections.abc import Mapping
@@ -241,9 +242,23 @@ def _import_longest(path: str, gives_up: bool) -> tuple[object, str, list[str]]:
         return module, module_name, parts[length:]
     raise TaskNotFound(
         f"{path} cannot be found: there is no module {parts[0]!r}. The worker looks in its working directory "
-        "and in what is installed beside it",
+        f"and in what is installed beside it{_but_not_in_unreadable_folders()}",
         path=path,
     )
+
+
+def _but_not_in_unreadable_folders() -> str:
+    """The end of a sentence that names the first folder in which Python could not look for modules: one that
+    may be searched, but not read, is one without modules to it. Empty: there is none."""
+    for name in sys.path:
+        try:
+            with os.scandir(name or "."):
+                pass
+        except PermissionError:
+            return f", but this user may not read the folder {shown(name or '.')}"
+        except (OSError, ValueError, TypeError):  # no folder: an archive, or what other code has put there
+            continue
+    return ""
 
 
 def _unfinished(path: str, waits: ImportWaits) -> tuple[object, str, list[str]]:

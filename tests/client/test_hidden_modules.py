@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +11,8 @@ from pathlib import Path
 import pytest
 
 from mrq_core.config import hidden
+from mrq_core.errors import TaskNotFound
+from mrq_core.tasks.loading import find_task
 from tests import brokers
 from tests.support import PATIENCE
 
@@ -202,3 +206,25 @@ def test_an_object_of_an_earlier_import_of_mrq_is_told_apart(
     assert done.stdout.startswith(beginning), done.stdout
     assert "; it belongs to another copy of mrq_core" in done.stdout
     assert done.stdout.endswith("or start a new process\n")
+
+
+def test_a_folder_that_cannot_be_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To Python, a folder that may be searched but not read has no modules."""
+    (tmp_path / "unlisted_tasks.py").write_text("")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    tmp_path.chmod(0o300)
+    user = os.geteuid()
+    try:
+        if user == 0:  # which may read any folder
+            os.chown(tmp_path, 65534, -1)
+            os.seteuid(65534)
+        importlib.invalidate_caches()
+        with pytest.raises(TaskNotFound, match="may not read the folder") as found:
+            find_task("unlisted_tasks.run")
+        assert str(found.value).endswith(f"'{tmp_path}'")
+    finally:
+        os.seteuid(user)
+        tmp_path.chmod(0o700)
+    importlib.invalidate_caches()
+    with pytest.raises(TaskNotFound, match="has no"):
+        find_task("unlisted_tasks.run")

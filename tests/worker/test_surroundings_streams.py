@@ -46,6 +46,40 @@ def test_later_jobs_print_after_a_task_has_broken_the_standard_streams(
     assert "worker.stopped" in worker.output
 
 
+def test_later_jobs_start_threads_after_a_task_has_deleted_the_standard_streams(project: Project) -> None:
+    """While another job runs, which may need what stands in their place: here nothing does."""
+    project.write(
+        "deletes.py",
+        """
+        import sys, threading, time
+        from mrq_core import task
+
+        @task
+        def waits():
+            time.sleep(60)
+
+        @task
+        def deletes():
+            del sys.stdout, sys.stderr
+
+        @task
+        def starts():
+            thread = threading.Thread(target=print, args=("from a thread",))
+            thread.start()
+            thread.join()
+        """,
+    )
+    waiting = project.queue("deletes.waits")
+    worker = project.worker("--greenlets", "2")
+    deleted = project.ended(project.queue("deletes.deletes"))
+    started = project.ended(project.queue("deletes.starts"))
+    assert (deleted.status, started.status) == (Status.SUCCESS, Status.SUCCESS), started.traceback
+    until(lambda: "from a thread" in worker.output, what="what the thread prints")
+    assert project.client.fetch(waiting).status is Status.STARTED
+    worker.send(signal.SIGTERM)
+    worker.wait()
+
+
 @pytest.mark.parametrize(
     "buffer", ["{0}.buffer", "io.BufferedWriter(getattr({0}.buffer, 'raw', {0}.buffer))"]
 )
