@@ -93,6 +93,9 @@ class RedisQueue(JobQueue):
     def entries(self, ids: Sequence[str]) -> list[Entry | None]:
         return writing.read(self._connection, ids)
 
+    def restore(self, ids: Sequence[str]) -> list[str]:
+        return writing.restore(self._connection, ids)
+
     # --- looking -----------------------------------------------------------------------------
 
     def counts(self, queues: Sequence[str]) -> list[QueueCounts]:

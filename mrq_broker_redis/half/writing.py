@@ -18,6 +18,8 @@ from mrq_core.drivers.limits import rules_of
 
 BATCH = 500
 """The most entries of one script. The server runs no other script meanwhile."""
+RESTORED = 100
+"""The most entries of one script that looks for their places, of which parked ones have many."""
 _RENEWED = (False, True, None)
 """The result by the answer of the script."""
 
@@ -145,6 +147,15 @@ def remove(connection: Connection, removals: Sequence[Removal]) -> list[bool]:
             for one in removals[start : start + BATCH]
         ]
         answers += map(bool, connection.run("entry_remove", part, repeatable=True, even_if_full=True))
+    return answers
+
+
+def restore(connection: Connection, ids: Sequence[str]) -> list[str]:
+    """See `JobQueue.restore`."""
+    answers: list[str] = []
+    for start in range(0, len(ids), RESTORED):
+        found = connection.run("entry_restore", list(ids[start : start + RESTORED]), repeatable=True)
+        answers += [job_id.decode() for job_id in found]
     return answers
 
 

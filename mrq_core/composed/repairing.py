@@ -1,7 +1,8 @@
 """Giving jobs back the places that they have lost.
 
 Wherever a process dies between the store and the queue, and even where the queue has lost all that it held,
-the store says which jobs are to run. Each that has no entry of the version that is stored gets one. That is
+the store says which jobs are to run. Entries that the queue still has but that claims do not find get their
+places back first; then each job that has no entry of the version that is stored gets one. That is
 safe at any time, beside running workers: an entry of an older version starts nothing, one that came too late
 is taken away again, and a job that its worker still runs comes back under that worker's claim.
 """
@@ -24,6 +25,7 @@ def repair(jobs: Jobs, limit: int, cursor: str | None) -> RepairResult:
     """See `Broker.repair`."""
     page = jobs.store.find(_UNFINISHED, order=Order.OLDEST_FIRST, cursor=cursor, limit=limit)
     ids = [record.id for record in page.records]
+    restored = jobs.queue.restore(ids) if ids else []
     entries = jobs.queue.entries(ids) if ids else []
     # Read after the entries: what has lost its entry since was changed, and is left alone.
     found = jobs.store.read(ids) if ids else []
@@ -32,7 +34,7 @@ def repair(jobs: Jobs, limit: int, cursor: str | None) -> RepairResult:
         for stored, entry in zip(found, entries, strict=True)
         if stored is not None and _has_lost_its_place(stored, entry)
     ]
-    repaired = _give_places(jobs, _without_leased(jobs, lost))
+    repaired = dict.fromkeys([*restored, *_give_places(jobs, _without_leased(jobs, lost))])
     return RepairResult(examined=len(ids), repaired=tuple(repaired), cursor=page.cursor)
 
 

@@ -204,6 +204,12 @@ class JobQueue(ABC):
     def entries(self, ids: Sequence[str]) -> list[Entry | None]:
         """The entries. None: the entry does not exist."""
 
+    def restore(self, ids: Sequence[str]) -> list[str]:
+        """Gives entries that `entries` has, but that no claim finds, their places back, as a server may lose
+        the one and keep the other. Returns the ids of those. Safe at any time; a repetition finds nothing.
+        A queue that loses only whole entries does not need this."""
+        return []
+
     # --- queries -----------------------------------------------------------------------------
 
     @abstractmethod

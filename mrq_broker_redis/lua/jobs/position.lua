@@ -10,13 +10,7 @@ local state = row[1] and entry_state(row[1], row[2])
 if state ~= 'w' and state ~= 'p' then
   return false
 end
-local has_entry
-if state == 'p' then
-  has_entry = call('HEXISTS', K .. 'parked', id) == 1
-else
-  has_entry = call('ZSCORE', waiting_line(row[3], row[4] or '0'), id)
-end
-if not has_entry then
+if not has_place(id, row[3], row[4] or '0', state == 'p') then
   return false
 end
 return position_of(id, { q = row[3], k = row[4], d = row[5], b = row[6], l = row[7] }, state == 'p')

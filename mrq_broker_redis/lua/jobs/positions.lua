@@ -3,6 +3,19 @@
 
 local MOST_NAMED, MOST_SLOTS = 20, 10000
 
+-- Whether claims, or the release of parked jobs, find the entry where it belongs.
+local function has_place(id, queue, rank, is_parked)
+  if is_parked then
+    local parked = call('HGET', K .. 'parked', id)
+    return parked and call('ZSCORE', K .. 'park:' .. string.sub(parked, 53), string.sub(parked, 1, 51))
+  end
+  for _, known in ipairs(ranks()) do
+    if known == tonumber(rank) then
+      return call('ZSCORE', waiting_line(queue, rank), id)
+    end
+  end
+end
+
 -- The number of entries that are claimed before this entry, when it is due.
 local function entries_ahead(id, queue, rank, due)
   local number = call('ZRANK', waiting_line(queue, rank), id) or 0
