@@ -35,6 +35,7 @@ def repair(connection: Connection, limit: int, cursor: str | None) -> RepairResu
 def repair_totals(connection: Connection) -> int:
     """See `Broker.repair_totals`. Reads a number for each status and each queue; where these differ from the
     totals, one script counts all jobs, about a second for a million, in which the server serves no other
-    client."""
+    client. The index of the times at which jobs expire counts as one total, and is made anew if it lacks one
+    of the oldest jobs."""
     layout.ensure(connection, Contents.JOBS)
     return int(connection.run("repair_totals", [], repeatable=True))

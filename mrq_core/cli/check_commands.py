@@ -137,9 +137,9 @@ def _repair(broker: Broker) -> None:
         for step in repair_all(broker):
             examined += step.examined
             repaired += len(step.repaired)
+        corrected = broker.repair_totals()
         for number in prune_steps(broker):
             expired += number
-        corrected = broker.repair_totals()
     note(f"{put_back().capitalize()}.")
     if expired or corrected:
         note(f"Deleted {counted(expired, 'expired job')}; corrected {counted(corrected, 'total')}.")

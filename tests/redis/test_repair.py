@@ -95,3 +95,22 @@ def test_totals_are_left_alone_if_the_index_of_a_status_is_lost(broker: RedisBro
     lose(broker, "i:s:queued")
     assert broker.repair_totals() == 0
     assert broker.totals() == before
+
+
+def test_ended_jobs_are_deleted_though_the_index_of_their_expiry_was_lost(
+    broker: RedisBroker, clock: ManualClock
+) -> None:
+    fill(broker)
+    before = len(broker.find(JobFilter(), limit=1000).records)
+    lose(broker, "x")
+    put(broker)
+    settle(broker, claim(broker, 1))  # begins the index anew
+    assert broker.repair_totals() == 1
+    assert broker.repair_totals() == 0
+    check_keys(broker)
+    clock.advance(101)
+    while broker.prune(limit=2):
+        pass
+    left = broker.find(JobFilter(), limit=1000).records
+    assert not any(one.is_ended for one in left)
+    assert len(left) < before

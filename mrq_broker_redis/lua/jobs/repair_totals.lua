@@ -3,7 +3,8 @@
 -- in the index of the status, or a number is negative.
 -- KEYS[1], ARGV[1]: see base.  ARGV[2]: {}
 -- Answers the number of totals that were corrected. 0 as well if the indexes of statuses have lost jobs, because totals
--- are counted from them.
+-- are counted from them. The times at which jobs expire are made anew too, where one of the oldest jobs has lost its
+-- time, and count as one total.
 
 local function number_of_jobs()
   local sizes, number = {}, 0
@@ -20,6 +21,18 @@ local function number_in_queues()
     number = number + call('ZCARD', index_of('q', queue))
   end
   return number
+end
+
+local OLDEST = 100 -- of each status: their times are lost with all others, because the server evicts whole keys
+
+local function have_lost_expiry()
+  for _, status in ipairs(STATUSES) do
+    for _, id in ipairs(call('ZRANGE', status_index(status), 0, OLDEST - 1)) do
+      if tonumber(field_of(id, 'x')) and not on('ZSCORE', K .. 'x', id) then
+        return true
+      end
+    end
+  end
 end
 
 local function totals_in(key)
@@ -59,11 +72,15 @@ local function number_of_differences(before, after)
   return number
 end
 
+local corrected = 0
+if have_lost_expiry() then
+  REMAKE.x(K .. 'x')
+  corrected = 1
+end
 local sizes, number = number_of_jobs()
 if number < number_in_queues() then
-  return 0
+  return corrected
 end
-local corrected = 0
 for _, kind in ipairs({ 'q', 'h', 'g', 'e' }) do
   local name = 'n:' .. kind
   local before = totals_in(K .. name)
