@@ -378,3 +378,36 @@ def test_what_the_handler_of_a_job_raises_does_not_reach_its_neighbour(project: 
         (Status.SUCCESS, None),
         (Status.SUCCESS, "computed"),
     ]
+
+
+WAITS = """
+import os
+import signal
+
+from mrq_core import task
+
+
+@task
+def waits(signum: int):
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signum])
+    os.kill(os.getpid(), signum)
+    return signal.sigtimedwait([signum], 10).si_signo
+
+
+@task(isolate=True)
+def waits_alone(signum: int):
+    return waits(signum)
+"""
+
+
+def test_a_task_gets_the_signal_that_it_has_blocked_to_wait_for_it(project: Project) -> None:
+    """The system gives a signal to any thread that does not block it, and its default ends the process."""
+    project.write("waiting.py", WAITS)
+    numbers = [signal.SIGUSR1, signal.SIGUSR2, signal.SIGRTMIN + 1, signal.SIGIO]
+    jobs = [
+        (project.queue(f"waiting.{name}", {"signum": int(number)}), int(number))
+        for name in ("waits", "waits_alone")
+        for number in numbers
+    ]
+    project.work_off()
+    assert [project.ended(job_id).result for job_id, _ in jobs] == [number for _, number in jobs]

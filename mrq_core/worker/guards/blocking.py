@@ -14,6 +14,7 @@ from gevent.hub import Hub
 from gevent.threadpool import ThreadPool
 
 from mrq_core.drivers.unwanted_calls import Call, current_call
+from mrq_core.worker.guards.native import leave_signals_to_main
 
 T = TypeVar("T")
 
@@ -40,6 +41,7 @@ def run_blocking(function: Callable[[], T], /) -> T:
     def work() -> None:
         # gevent would print the exception; the caller handles it.
         try:
+            leave_signals_to_main()
             _restore_own_hooks()
             if taken.setdefault("by", "thread") == "thread":
                 current_call.set(call)
@@ -88,6 +90,7 @@ def _restore_own_hooks() -> None:
 
 
 def _call_without_hooks(function: Callable[..., T], *arguments: Any, **named: Any) -> T:
+    leave_signals_to_main()
     _restore_own_hooks()
     return function(*arguments, **named)
 

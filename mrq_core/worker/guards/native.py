@@ -1,13 +1,16 @@
 """Native threads beside the hub, and the mailbox through which they reach the hub.
 
 A native thread goes on while a job blocks the hub. It never logs, never calls hooks, and shares no lock
-with greenlets, because gevent has patched the locks. It sends everything through a `Mailbox`.
+with greenlets, because gevent has patched the locks. It sends everything through a `Mailbox`. Signals that
+mean nothing to the worker do not reach it.
 """
 
 from __future__ import annotations
 
+import signal
 from collections import deque
 from collections.abc import Callable
+from importlib import import_module
 from typing import Any, Generic, TypeVar
 
 import gevent
@@ -30,7 +33,30 @@ _PAUSE_AFTER_ERROR = 1.0
 _PATIENCE_WITH_THREADS = 1.0
 """Seconds. Threads of pymongo look every half second whether their client is closed."""
 
+_HEARD = frozenset(
+    {
+        *(signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGALRM, signal.SIGCHLD),  # of the worker
+        *(signal.SIGXCPU, signal.SIGXFSZ, signal.SIGPIPE),  # limits and files
+        *(signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGSEGV),  # faults of a thread
+        *(signal.SIGSYS, signal.SIGTRAP),
+    }
+)
+"""Signals that a native thread of the worker takes, also while a task has blocked them in the main thread."""
+_UNHEARD = [int(one) for one in signal.valid_signals() if one not in _HEARD]
+_raw: Any = import_module("_signal")
+"""Without enums, which cost more than the call."""
+_here: Any = get_original("_thread", "_local")()
+
 _log = GuardedLog("mrq.worker")
+
+
+def leave_signals_to_main() -> None:
+    """Leaves signals to the main thread, in the native thread that calls this. A task that blocks one there,
+    to wait for it with `signal.sigwait`, would not get it otherwise: the system gives it to any thread that
+    does not block it, and its default ends the process. Costs little after the first call in a thread."""
+    if not getattr(_here, "leaves_signals", False):
+        _here.leaves_signals = True
+        _raw.pthread_sigmask(signal.SIG_BLOCK, _UNHEARD)
 
 
 def start_native_thread(run: Callable[..., None], *arguments: object) -> None:
@@ -38,9 +64,14 @@ def start_native_thread(run: Callable[..., None], *arguments: object) -> None:
     if the system starts no thread. A task may have chosen a size for the stacks of its threads."""
     size = _stack_size(0)
     try:
-        _start_new_thread(run, arguments)
+        _start_new_thread(_run_apart, (run, arguments))
     finally:
         _stack_size(size)
+
+
+def _run_apart(run: Callable[..., None], arguments: tuple[object, ...]) -> None:
+    leave_signals_to_main()
+    run(*arguments)
 
 
 def thread_id() -> int:
