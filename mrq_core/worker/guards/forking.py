@@ -52,6 +52,11 @@ _EVBREAK_CANCEL = 0
 _set_handler: Callable[..., object] = get_original("signal", "signal")
 _masks: dict[int, set[int | signal.Signals]] = {}
 """The signals that threads had blocked before they began to fork, by thread."""
+_forks = 0
+"""The threads that fork now."""
+_collects = True
+"""Whether the garbage collector was enabled before they began. What it calls, finalizers and `gc.callbacks`,
+may wait, and in a child that still has the hub of the worker, this would run the other jobs."""
 
 
 def enter_worker() -> None:
@@ -118,32 +123,59 @@ class _ChildHub(hub.Hub):
 
 
 def _before() -> None:
+    global _forks, _collects
     if _workers:
+        if not _forks:
+            _collects = gc.isenabled()
+        _forks += 1
+        gc.disable()
         # A signal that reached the child before it has its own handlers would be lost.
         _masks[thread_id()] = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
 
 
 def _in_parent() -> None:
+    global _forks
     mask = _masks.pop(thread_id(), None)
     if mask is not None:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        _forks -= 1
+        if _collects and not _forks:
+            gc.enable()
 
 
 def _in_child() -> None:
-    global is_child
+    global is_child, _forks
     if not _workers:
         return
     is_child = True
+    gc.disable()  # a thread of the worker may have enabled it
+    _forks = 1
     for signum in _SIGNALS:
         set_handler_in_child(signum)
-    atexit._clear()
     children.forget_parents()
     close_in_child()
     forget_imports()
     _start_hub()
     follow_hub(lambda one: type(one) is _LeftHub)
+    atexit._clear()  # the end of what it has kept may call code of tasks
     end_with_called_code()
     _in_parent()
+
+
+def _call_others_outside() -> None:
+    """Makes hooks for forks that other code has registered before, such as a tracer that is started with
+    Python, run before `_before`, and after `_in_child`: they may start threads, or wait. Python has lists
+    of the hooks, which it hides, and calls those before a fork in reverse."""
+    for hooks in gc.get_referrers(_before, _in_parent, _in_child):
+        if type(hooks) is list:
+            hooks.sort(key=_is_of_others)
+
+
+def _is_of_others(hook: Any) -> bool:
+    hook = getattr(hook, "func", hook)  # of functools.partial
+    module = getattr(hook, "__module__", None) or type(getattr(hook, "__self__", hook)).__module__
+    package = str(module).partition(".")[0]
+    return package not in sys.stdlib_module_names and package not in ("gevent", "mrq_core")
 
 
 def _start_hub() -> None:
@@ -263,3 +295,4 @@ class _End:
 children.install()
 leave_loop_alone()
 os.register_at_fork(before=_before, after_in_parent=_in_parent, after_in_child=_in_child)
+_call_others_outside()
