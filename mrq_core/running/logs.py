@@ -45,7 +45,7 @@ _own_levels: dict[logging.Logger, int] = {}
 _own_filters: dict[logging.Logger, list[Any]] = {}
 """The filters of these loggers."""
 # The same in the form that an examination after each job reads fastest.
-_expected: list[tuple[logging.Handler, int, list[Any], Any]] = []
+_expected: list[tuple[logging.Handler, int, list[Any], Any, int]] = []
 _expected_loggers: list[tuple[logging.Logger, int, list[Any]]] = []
 _NONE: list[logging.Handler] = []
 _terminals: list[TerminalHandler] = []
@@ -82,7 +82,7 @@ def set_up_logging(config: Config, *, worker: str = "", follows_file: bool = Fal
     keep_own_settings(dict.fromkeys(_own, (-1, None)))
     _set_up.clear()
     _set_up.update({one: (one.formatter, list(one.filters)) for one in _ours})
-    _expected[:] = [(one, one.level, list(one.filters), one.formatter) for one in _ours]
+    _expected[:] = [(one, one.level, list(one.filters), one.formatter, len(vars(one))) for one in _ours]
     _terminals[:] = [one for one in _ours if isinstance(one, TerminalHandler)]
     # A program that sets logging up by `dictConfig` in the config file hardly means the lines of mrq.
     for name in filter(_is_of_mrq, _disabled_loggers()):
@@ -214,9 +214,10 @@ def is_logging_intact() -> bool:
         # Those of mrq are examined below.
         if type(handlers) is not list or (len(handlers) != len(_expected) and not _are_usable(handlers)):
             return False
-        for handler, level, filters, formatter in _expected:
+        for handler, level, filters, formatter, number in _expected:
             if (
                 handler.level != level
+                or len(handler.__dict__) != number
                 or handler.filters != filters
                 or handler.formatter is not formatter
                 or handler.lock is not None
@@ -266,6 +267,7 @@ def restore_logging() -> None:
         logger.propagate = True
     for handler, level in zip(_ours, _levels, strict=False):
         _restore_handler(handler, level)
+    _expected[:] = [(*one[:-1], len(vars(one[0]))) for one in _expected]  # a task may add attributes
     if _manager.disable:
         logging.disable(logging.NOTSET)
     if _levels and _root.level != _levels[-1]:
@@ -298,6 +300,9 @@ def logging_kept() -> Iterator[None]:
 def _restore_handler(handler: logging.Handler, level: int) -> None:
     if not any(one is handler for one in _root.handlers):
         _root.handlers.insert(0, handler)  # before a handler of a task, which may raise
+    for name in list(vars(handler)):
+        if callable(getattr(type(handler), name, None)):  # a task has replaced a method, such as `emit`
+            delattr(handler, name)
     if handler.level != level:
         handler.setLevel(level)
     handler.formatter, filters = _set_up[handler]

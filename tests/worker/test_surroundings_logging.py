@@ -117,6 +117,14 @@ def formatters():
         handler.setFormatter(logging.Formatter("formatted %(levelname)s"))
 
 
+def emit_raises():
+    def refuses(record):
+        raise KeyboardInterrupt
+
+    for handler in logging.root.handlers:
+        handler.emit = handler.handle = handler.format = refuses
+
+
 def locks():
     for handler in logging.root.handlers:
         handler.lock = threading.RLock()
@@ -243,7 +251,7 @@ WAYS = (
     "handlers_none", "handlers_tuple", "handlers_odd", "levels_none", "filters_none",
     "parts_of_handlers", "formatters", "locks", "root_disabled", "other_manager", "disable_odd",
     "other_root", "loggers", "methods", "streams", "short_levels", "short_handler_levels",
-    "short_filters", "short_propagation", "short_loggers",
+    "short_filters", "short_propagation", "short_loggers", "emit_raises",
 )  # fmt: skip
 
 
