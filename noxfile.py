@@ -35,7 +35,7 @@ def newest(session: nox.Session) -> None:
     for version in pythons.SUPPORTED:
         session.log(f"Python {version}: {pythons.find(version) or 'not found, so nothing ran on it'}")
     python = _environment(session, PYTHONS[-1])
-    session.run(python, "-m", "pip", "install", "--quiet", "--upgrade", "typer", external=True)
+    session.run(*_installer(python), "--upgrade", "typer", external=True)
     # Those that meet the interpreter most: frames, threads, forks, asyncio, imports, the end of a process.
     names = (
         "asyncio",
@@ -62,8 +62,17 @@ def _environment(session: nox.Session, version: str) -> str:
     if not (folder / "bin" / "python").exists():
         session.run(found, "-m", "venv", str(folder), external=True)
     python = str(folder / "bin" / "python")
-    session.run(python, "-m", "pip", "install", "--quiet", "-e", ".[test]", external=True)
+    session.run(*_installer(python), "-e", ".[test]", external=True)
     return python
+
+
+def _installer(python: str) -> list[str]:
+    """The command that installs packages for this Python: the uv that $UV names, or else pip."""
+    uv = os.environ.get("UV")
+    return [
+        *([uv, "pip", "install", "--python", python] if uv else [python, "-m", "pip", "install"]),
+        "--quiet",
+    ]
 
 
 @nox.session
