@@ -257,9 +257,9 @@ def summary(done: Counter[ChangeResult], action: Change) -> str:
     number = done[ChangeResult.DONE]
     is_interrupt = isinstance(action, Cancel) and action.interrupt
     texts = {
-        ChangeResult.REQUESTED: "running: their workers are asked to stop them"
+        ChangeResult.REQUESTED: "started: their workers are asked to stop them, if they live"
         if is_interrupt
-        else "running: they finish, but do not run again",
+        else "started: they may finish, but do not run again",
         ChangeResult.UNCHANGED: "unchanged: already in that queue"
         if isinstance(action, Move)
         else "unchanged: they have this priority already",

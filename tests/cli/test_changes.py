@@ -152,7 +152,7 @@ def test_a_dry_run_counts_as_the_command_then_does(
     assert by_id == by_filter.replace("\n", "; 1 unknown\n")
     told = mrq("jobs", *command, "--since", "1d").out
     assert numbers(by_filter, "jobs? to", "refused") == [
-        numbers(told, "jobs? (?:requeued|cancelled|moved|removed)")[0] + numbers(told, "running")[0],
+        numbers(told, "jobs? (?:requeued|cancelled|moved|removed)")[0] + numbers(told, "started")[0],
         *numbers(told, "refused"),
     ]
 

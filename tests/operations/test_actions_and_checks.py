@@ -122,13 +122,13 @@ def test_jobs_that_were_not_changed_are_told_with_their_reason(broker: MemoryBro
         (
             {ChangeResult.REQUESTED: 1, ChangeResult.REFUSED: 3},
             Cancel(),
-            "0 jobs cancelled; 1 running: they finish, but do not run again; "
+            "0 jobs cancelled; 1 started: they may finish, but do not run again; "
             "3 refused: their status does not allow it",
         ),
         (
             {ChangeResult.REQUESTED: 2},
             Cancel(interrupt=True),
-            "0 jobs cancelled; 2 running: their workers are asked to stop them",
+            "0 jobs cancelled; 2 started: their workers are asked to stop them, if they live",
         ),
         ({ChangeResult.TOO_LARGE: 2}, Requeue(), "0 jobs requeued; 2 refused: too large to run again"),
         ({ChangeResult.HELD: 1}, Requeue(), "0 jobs requeued; 1 refused: another job holds their unique key"),
