@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 
 from bson.errors import BSONError, InvalidBSON, InvalidDocument
 from pymongo import errors
@@ -86,7 +85,7 @@ def translated(error: Exception, location: Location, timeout: float) -> BrokerEr
     if isinstance(error, AttributeError):
         return _no_primary(where, "a write was not confirmed")
     if isinstance(error, errors.ConnectionFailure | OSError):
-        return BrokerUnavailable(f"MongoDB at {where} cannot be reached ({text}): {_advice(text, limits)}")
+        return BrokerUnavailable(f"MongoDB at {where} cannot be reached ({text}): {_advice(text, location)}")
     if isinstance(error, errors.InvalidOperation):
         return BrokerUnavailable(f"the broker of {where} was closed: open another one")
     if isinstance(error, errors.OperationFailure) and _is_mistaken(error):
@@ -105,6 +104,10 @@ def translated(error: Exception, location: Location, timeout: float) -> BrokerEr
     if isinstance(error, errors.ConfigurationError):
         return BrokerUnavailable(f"MongoDB at {where} cannot be used ({text}): correct the URL")
     return BrokerUnavailable(f"MongoDB at {where} is not usable ({type(error).__name__}: {text})")
+
+
+_WITH_TLS = re.compile(r"^mongodb\+srv:|[?&](?:tls|ssl)=true", re.IGNORECASE)
+"""A URL with TLS."""
 
 
 def is_login_failure(error: BaseException) -> bool:
@@ -137,24 +140,40 @@ def passed_on(raised: BaseException, where: str) -> BaseException:
     )
 
 
-def _advice(text: str, limits: Mapping[str, str]) -> str:
+def _advice(text: str, location: Location) -> str:
     """What to do about a server that cannot be reached."""
-    advice = _advice_for(text)
+    advice, limits = _advice_for(text, location.shown), location.limits
     short = [limits[name] for name in ("connecttimeoutms", "serverselectiontimeoutms") if name in limits]
     is_late = any(part in text for part in ("timed out", "No servers found", "Timeout"))
     return f"{advice}; or give more milliseconds than {' and '.join(short)}" if short and is_late else advice
 
 
-def _advice_for(text: str) -> str:
+def _advice_for(text: str, where: str) -> str:
+    is_closed = any(part in text for part in ("reset by peer", "connection closed", "EOF occurred"))
     if "Too many open files" in text:
         return open_files.advice()
     if "Got response id" in text:
         return "the server there does not speak the protocol of MongoDB: correct the URL"
     if "CERTIFICATE_VERIFY_FAILED" in text:
-        return "its certificate is not trusted here: name the file of its authority in the URL, as tlsCAFile"
+        return (
+            "its certificate is not trusted here: name the file of its authority in the URL, as tlsCAFile, "
+            "or use the host name of the certificate"
+        )
+    if 'No servers match selector "Primary()"' in text:
+        return (
+            "the servers there are reached, but none is the primary of a replica set: initiate the set "
+            "(rs.initiate()), or wait until its members have elected one"
+        )
+    if "No replica set members available for replica set name" in text:
+        return "no server there belongs to a replica set of this name: correct replicaSet in the URL"
+    if _WITH_TLS.search(where) and (is_closed or "alert" in text or "certificate required" in text):
+        return (
+            "a server that wants a certificate of its clients needs one that it trusts in the URL, as "
+            "tlsCertificateKeyFile; else start it, or correct the URL and the network"
+        )
     if "SSL handshake failed" in text:
         return "a server without TLS needs a URL without tls=true; else correct the URL and the network"
-    if any(part in text for part in ("timed out", "reset by peer", "connection closed", "No servers found")):
+    if is_closed or "timed out" in text or "No servers found" in text:
         return (
             "start it, or correct the URL and the network; a server with TLS needs tls=true in the URL, and "
             "another program may have this port"

@@ -17,6 +17,7 @@ from mrq_broker_mongo.server.clients import keep_quiet, new_client
 from mrq_core.config.secrets import hide_login
 from mrq_core.config.urls import is_host, url_and_prefix, why_wrong
 from mrq_core.contract.driver import Opening
+from mrq_core.drivers.tls_keys import problem_of_key
 from mrq_core.errors import ConfigError
 from mrq_core.errors import shown as shown_value
 
@@ -169,7 +170,21 @@ def _check(url: str, options: Mapping[str, Any], timeout: float) -> None:
         raise ValueError(f"the option {', '.join(unknown)} is unknown") from error
     if not all(is_host(host) for host, _ in parsed["nodelist"] if "/" not in host):  # a socket has a path
         raise ValueError("a host is no valid name")
-    MongoClient(f"mongodb://{rest}", connect=False, **options).close()
+    key, password = (dict(given).get(f"tlscertificatekeyfile{end}") for end in ("", "password"))
+    problem = problem_of_key(
+        key or "",
+        password,
+        file_option="tlsCertificateKeyFile",
+        password_option="tlsCertificateKeyFilePassword",
+    )
+    if problem and not password:
+        raise ValueError(problem)
+    try:
+        MongoClient(f"mongodb://{rest}", connect=False, **options).close()
+    except PyMongoError as error:
+        if problem and "SSL" in str(error):
+            raise ValueError(problem) from error
+        raise
 
 
 def _is_known(name: str, value: str) -> bool:

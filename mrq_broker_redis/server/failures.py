@@ -190,6 +190,10 @@ def _short(text: str) -> str:
     return text.partition(" : <")[0].rstrip(".")
 
 
+_CLOSED = ("EOF occurred in violation", "reset by peer", "closed by server", "Broken pipe")
+"""What is said of a connection that the server has closed: within TLS 1.3, the alert may come too late."""
+
+
 def _advice(text: str, where: str) -> str:
     """What to do about a connection that failed."""
     if "max number of clients" in text:
@@ -204,6 +208,12 @@ def _advice(text: str, where: str) -> str:
     if "certificate required" in text or "alert unknown ca" in text or "alert bad certificate" in text:
         return (
             "the server wants a certificate of its clients that it trusts: name it in the URL, as in "
+            "?ssl_certfile=/path/client.pem&ssl_keyfile=/path/client.key"
+        )
+    if where.startswith("rediss") and any(part in text for part in _CLOSED):
+        return (
+            "start it, or correct the URL and the network; a server that wants a certificate of its clients "
+            "needs one that it trusts in the URL, as in "
             "?ssl_certfile=/path/client.pem&ssl_keyfile=/path/client.key"
         )
     if "SSL" in text:

@@ -12,6 +12,7 @@ from urllib.parse import urlencode
 import redis
 
 from mrq_broker_redis.server.parser import keep_in_process
+from mrq_core.drivers.tls_keys import problem_of_key
 
 TLS_FILES = frozenset({"ssl_ca_certs", "ssl_certfile", "ssl_keyfile"})
 TLS_OPTIONS = TLS_FILES | {
@@ -105,7 +106,16 @@ def _check_tls(options: Mapping[str, Any]) -> None:
     except TypeError as error:  # an option that this version of redis-py lacks
         raise WrongUrl(f"redis-py {redis.__version__} does not take its options of TLS: {error}") from None
     except (OSError, ValueError, redis.RedisError) as error:  # an ssl.SSLError is an OSError
+        problem = isinstance(error, ssl.SSLError) and _problem_of_key(options)
+        if problem:
+            raise WrongUrl(problem) from None
         raise WrongUrl(f"its options of TLS cannot be used: {' '.join(str(error).split())}") from None
+
+
+def _problem_of_key(options: Mapping[str, Any]) -> str | None:
+    name = "ssl_keyfile" if options.get("ssl_keyfile") else "ssl_certfile"
+    path, password = options.get(name, ""), options.get("ssl_password")
+    return problem_of_key(path, password, file_option=name, password_option="ssl_password")
 
 
 def use_own_tls(pool: Any) -> bool:

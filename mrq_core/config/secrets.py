@@ -32,8 +32,62 @@ _SECRET_ENDS = (
     *(f"{kind}keyid" for kind in _KEYS),
     *(
         f"{word}{what}"
-        for word in ("password", "secret")
-        for what in ("hash", "id", "ids", "value", "values")
+        for word in (
+            "password",
+            "passwd",
+            "passphrase",
+            "secret",
+            "token",
+            "cookie",
+            "credential",
+            "apikey",
+            "credentials",
+            "secretkey",
+            "accesskey",
+            "privatekey",
+        )
+        for what in (
+            "base",
+            "confirm",
+            "confirmation",
+            "hash",
+            "id",
+            "ids",
+            "json",
+            "key",
+            "keybase",
+            "new",
+            "old",
+            "pem",
+            "repeat",
+            "v",
+            "value",
+            "values",
+        )
+    ),
+    "pwd",
+    *(
+        f"{holder}pass"
+        for holder in (
+            "admin",
+            "api",
+            "app",
+            "auth",
+            "db",
+            "ftp",
+            "imap",
+            "ldap",
+            "login",
+            "mail",
+            "mysql",
+            "pg",
+            "proxy",
+            "redis",
+            "root",
+            "smtp",
+            "ssh",
+            "user",
+        )
     ),
 )
 """Ends of words, as of `awssecretaccesskey`. A word with a secret in front is none of itself: `secretary`."""

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import redis
 
+from mrq_broker_redis.server.failures import translated
 from mrq_broker_redis.server.location import location_of
 from mrq_core.contract.driver import Opening
 from mrq_core.errors import ConfigError
@@ -223,3 +224,40 @@ def test_an_option_of_tls_that_this_redis_py_lacks_is_an_error(monkeypatch: pyte
     monkeypatch.setattr(redis.SSLConnection, "__init__", refuse)
     with pytest.raises(ConfigError, match=r"redis-py [\d.]+ does not take.*'ssl_ciphers'"):
         location_of(opening("rediss://host?ssl_ciphers=x"))
+
+
+KEY = "-----BEGIN ENCRYPTED PRIVATE KEY-----\nMIIC\n-----END ENCRYPTED PRIVATE KEY-----\n"
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        (
+            "ssl_certfile={0}&ssl_keyfile={0}",
+            "of ssl_keyfile is encrypted: name its password, as ssl_password",
+        ),
+        ("ssl_certfile={0}", "of ssl_certfile is encrypted: name its password, as ssl_password"),
+        ("ssl_certfile={0}&ssl_password=hush", "is encrypted, and ssl_password does not decrypt it"),
+    ],
+)
+def test_an_encrypted_key_asks_for_its_password_in_the_url(options: str, why: str, tmp_path: Path) -> None:
+    file = tmp_path / "key.pem"
+    file.write_text(KEY)
+    with pytest.raises(ConfigError, match=why) as raised:
+        location_of(opening(f"rediss://h?{options.format(file)}"))
+    assert "hush" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Error 8 while writing to socket. EOF occurred in violation of protocol (_ssl.c:2393).",
+        "Error 104 while writing to socket. Connection reset by peer.",
+        "Connection closed by server.",
+    ],
+)
+def test_a_connection_with_tls_that_is_closed_may_lack_a_certificate(text: str) -> None:
+    """Within TLS 1.3, the alert of the server may come after the connection has failed."""
+    said = str(translated(redis.ConnectionError(text), "rediss://h/0", 5.0))
+    assert "?ssl_certfile=/path/client.pem&ssl_keyfile=/path/client.key" in said
+    assert "ssl_certfile" not in str(translated(redis.ConnectionError(text), "redis://h/0", 5.0))

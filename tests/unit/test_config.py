@@ -65,12 +65,15 @@ SECRET = [
     "cookies", "session_id", "sessionId", "jwt", "passcode", "bearer",
     "secretkey", "SECRETKEY", "accesskey", "privatekey", "awssecretaccesskey", "awsaccesskeyid",
     "encryptionkey", "secretid", "secretvalue", "passwordhash", "setcookie", "proxyauthorization",
-    "refreshtokens", "usersessionid",
+    "refreshtokens", "usersessionid", "passwordconfirmation", "passwordnew", "secretkeybase", "tokenvalue",
+    "credentialsjson", "privatekeypem", "apikeyv2", "dbpwd", "userpwd",
+    "dbpass", "smtppass", "DBPASS",
 ]  # fmt: skip
 OPEN = [
     "secretary", "max_tokens", "maxTokens", "tokenizer", "passwordless", "tokenize", "keyboard", "monkey_key",
     "secretly", "accredited", "compass", "key", "author", "api", "",
     "secretariat", "monkey", "turkey", "publickey", "primarykey", "preauthorization", "maxtokens",
+    "bypass", "trespass", "overpass", "tokenbased",
 ]  # fmt: skip
 
 
