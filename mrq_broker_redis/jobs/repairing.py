@@ -36,6 +36,6 @@ def repair_totals(connection: Connection) -> int:
     """See `Broker.repair_totals`. Reads a number for each status and each queue; where these differ from the
     totals, one script counts all jobs, about a second for a million, in which the server serves no other
     client. The index of the times at which jobs expire counts as one total, and is made anew if it lacks one
-    of the oldest jobs."""
+    of up to a thousand jobs of a status."""
     layout.ensure(connection, Contents.JOBS)
     return int(connection.run("repair_totals", [], repeatable=True))

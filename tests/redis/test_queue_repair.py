@@ -109,3 +109,24 @@ def test_a_parked_job_that_has_lost_its_place_has_no_position(
     assert pair.queue_position(parked) is None
     [*_, reason] = explain_job(pair, parked)
     assert reason.kind is ReasonKind.NO_ENTRY
+
+
+def test_a_parked_job_is_claimed_later_though_its_rank_was_lost(
+    pair: ComposedBroker, queue: RedisQueue
+) -> None:
+    put(pair, 2, *LIMITS, priority=3)
+    [first] = claim(pair)
+    lose(queue, "ranks")
+    repair(pair)
+    settle(pair, [first])
+    assert len(claim(pair)) == 1
+    check_entries(queue)
+
+
+@pytest.mark.parametrize("name", ["park:few", "parked"])
+def test_a_key_of_another_type_stops_no_repair(pair: ComposedBroker, queue: RedisQueue, name: str) -> None:
+    fill(pair)
+    lose(queue, name, "w:-3:q")
+    queue._connection.execute("SET", queue._connection.key(name), "x")
+    assert repair(pair)
+    assert len(claim(pair)) > 1

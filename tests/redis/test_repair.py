@@ -114,3 +114,22 @@ def test_ended_jobs_are_deleted_though_the_index_of_their_expiry_was_lost(
     left = broker.find(JobFilter(), limit=1000).records
     assert not any(one.is_ended for one in left)
     assert len(left) < before
+
+
+def test_a_parked_job_is_claimed_later_though_its_rank_was_lost(broker: RedisBroker) -> None:
+    put(broker, 2, *LIMITS, priority=3)
+    [first] = claim(broker)
+    lose(broker, "ranks")
+    repair(broker)
+    settle(broker, [first])
+    assert len(claim(broker)) == 1
+    check_keys(broker)
+
+
+@pytest.mark.parametrize("name", ["park:few", "parked"])
+def test_a_key_of_another_type_stops_no_repair(broker: RedisBroker, name: str) -> None:
+    fill(broker)
+    lose(broker, name, "w:-3:q")
+    broker._connection.execute("SET", broker._connection.key(name), "x")
+    assert repair(broker)
+    assert len(claim(broker)) > 1

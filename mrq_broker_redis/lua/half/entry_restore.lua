@@ -7,7 +7,7 @@
 local function has_place(id, row)
   local queue, rank, token, packed, state = row[1], row[2] or '0', row[6], row[7], row[11]
   if token then
-    return call('ZSCORE', claimed_line(queue), id)
+    return has_member(claimed_line(queue), id)
   elseif state == 'p' then
     return is_parked(id, packed)
   end
@@ -26,15 +26,14 @@ for _, id in ipairs(given) do
         add_later(claimed_line(queue), due, id)
       else
         if row[11] == 'p' then -- the next claim parks it again, if it has to
-          unpark(id)
+          end_parking(id, queue)
           due = digits(now)
           call('HSET', key, 'z', 'w', 'd', due)
         end
         restore_waiting(id, queue, rank, due)
       end
     end
-    add_later(K .. 'queues', 0, queue)
-    touch(queue)
+    note_entry(queue, rank)
   end
 end
 flush_places()

@@ -10,7 +10,7 @@ local function has_place(id, row)
     return is_parked(id, row.l)
   end
   local line = line_of(row)
-  return not line or call('ZSCORE', line, id)
+  return not line or has_member(line, id)
 end
 
 local repaired = {}
@@ -20,7 +20,7 @@ for _, id in ipairs(given) do
     if not has_place(id, row) then
       repaired[#repaired + 1] = id
       if row.z == 'p' then -- the next claim parks it again, if it has to
-        unpark(id)
+        end_parking(id, row.q)
         row.z, row.d = 'w', digits(now)
         call('HSET', key_of(id), 'z', row.z, 'd', row.d)
       end
@@ -30,8 +30,7 @@ for _, id in ipairs(given) do
         add_later(line_of(row), row.d or digits(now), id)
       end
     end
-    add_later(K .. 'queues', 0, row.q)
-    touch(row.q)
+    note_entry(row.q, row.k)
   end
 end
 flush_places()

@@ -3,8 +3,8 @@
 -- in the index of the status, or a number is negative.
 -- KEYS[1], ARGV[1]: see base.  ARGV[2]: {}
 -- Answers the number of totals that were corrected. 0 as well if the indexes of statuses have lost jobs, because totals
--- are counted from them. The times at which jobs expire are made anew too, where one of the oldest jobs has lost its
--- time, and count as one total.
+-- are counted from them. The times at which jobs expire are made anew too, where one of up to a thousand jobs of each
+-- status has lost its time, and count as one total.
 
 local function number_of_jobs()
   local sizes, number = {}, 0
@@ -23,13 +23,18 @@ local function number_in_queues()
   return number
 end
 
-local OLDEST = 100 -- of each status: their times are lost with all others, because the server evicts whole keys
+-- The jobs of each status that are examined: the server evicts whole keys, but jobs that end later are in the new one.
+local PARTS, IN_PART = 10, 100
 
 local function have_lost_expiry()
   for _, status in ipairs(STATUSES) do
-    for _, id in ipairs(call('ZRANGE', status_index(status), 0, OLDEST - 1)) do
-      if tonumber(field_of(id, 'x')) and not on('ZSCORE', K .. 'x', id) then
-        return true
+    local size = call('ZCARD', status_index(status))
+    local step = math.max(IN_PART, math.floor((size - IN_PART) / (PARTS - 1)))
+    for first = 0, size - 1, step do
+      for _, id in ipairs(call('ZRANGE', status_index(status), first, first + IN_PART - 1)) do
+        if tonumber(field_of(id, 'x')) and not on('ZSCORE', K .. 'x', id) then
+          return true
+        end
       end
     end
   end
@@ -72,15 +77,16 @@ local function number_of_differences(before, after)
   return number
 end
 
-local corrected = 0
+local expiries = 0
 if have_lost_expiry() then
   REMAKE.x(K .. 'x')
-  corrected = 1
+  expiries = 1
 end
 local sizes, number = number_of_jobs()
 if number < number_in_queues() then
-  return corrected
+  return expiries
 end
+local corrected = 0
 for _, kind in ipairs({ 'q', 'h', 'g', 'e' }) do
   local name = 'n:' .. kind
   local before = totals_in(K .. name)
@@ -91,4 +97,4 @@ for _, kind in ipairs({ 'q', 'h', 'g', 'e' }) do
     corrected = corrected + number_of_differences(before, totals_in(K .. name))
   end
 end
-return corrected
+return corrected + expiries
