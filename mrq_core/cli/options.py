@@ -24,6 +24,7 @@ from mrq_core.cli import terminal
 from mrq_core.cli.errors import EXIT_FAILED, UsageError, exit_on_error, named_as_typed
 from mrq_core.cli.output import note
 from mrq_core.cli.terminal import output_error, reserved_output, restore_streams
+from mrq_core.client.ambient import command_config, reading_config
 from mrq_core.client.client import Client
 from mrq_core.config.settings import SETTINGS, Config, Setting, default_of, flag_of
 from mrq_core.config.source_file import ConfigFile
@@ -59,9 +60,10 @@ class Given:
     def config(self, read: ConfigFile | None = None, /, **more: object) -> Config:
         """The configuration; `more` are settings that the command gives itself. `read`: the config file, as
         another process has read it. Raises ConfigError."""
-        with warnings.catch_warnings(record=True) as caught:
+        with warnings.catch_warnings(record=True) as caught, reading_config() as take:
             warnings.simplefilter("always", UserWarning)
             config = load_config({**self.overrides, **more}, file=read or self.file)
+            take(config)
         restore_streams()
         for warning in caught:
             note(f"mrq: {warning.message}")
@@ -151,7 +153,7 @@ def command(
                 values[filter_name] = texts
             terminal.is_working = True
             reserved = reserved_output() if has_result else nullcontext()
-            with exit_on_error(debug=given.debug), reserved:
+            with exit_on_error(debug=given.debug), reserved, command_config():
                 _refuse_other_bytes(values)
                 function(**values)
                 if output_error() is not None:

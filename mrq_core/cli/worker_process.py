@@ -92,6 +92,7 @@ def with_burst(config: Config) -> Config:
 
 def _config_of(start: Start) -> Config:
     """The configuration of a worker with a parent, which has shown the warnings. Raises ConfigError."""
+    from mrq_core.client.ambient import reading_config
     from mrq_core.config.source_file import ConfigFile
     from mrq_core.config.sources import load_config
 
@@ -100,7 +101,9 @@ def _config_of(start: Start) -> Config:
         file = ConfigFile(start.file, start.source)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
-        config = load_config(start.overrides, file=file)
+        with reading_config() as take:
+            config = load_config(start.overrides, file=file)
+            take(config)
     terminal.restore_streams()
     if config.report_file:
         config = replace(config, report_file=f"{config.report_file}.{start.number}")

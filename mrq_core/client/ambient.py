@@ -1,7 +1,8 @@
 """The client that code uses without naming one: `queue_job` and the like, and the handles of jobs.
 
 The functions of this module use the client of the running job, or else the client of the process: the client
-that `configure` set, or a new client with the configuration that the command line finds.
+that `configure` set, or a new client with the configuration of the command that runs, or else with the
+configuration that the command line finds.
 """
 
 from __future__ import annotations
@@ -11,12 +12,14 @@ from __future__ import annotations
 import concurrent.futures.thread  # noqa: F401
 import os
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Unpack
 
 from mrq_core.client.client import Client
 from mrq_core.config.loading import LoadWait, refuse_while_loading
+from mrq_core.config.settings import Config
 from mrq_core.config.sources import load_config
 from mrq_core.contract.codec import JsonValue
 from mrq_core.contract.messages import CHUNK
@@ -36,6 +39,8 @@ class _Maker:
 
 
 _process_client: Client | None = None
+_command_config: Config | None = None
+"""The configuration of the command that this process runs, flags included."""
 _makers: dict[str, _Maker] = {}
 """Who makes the client of the process. A lock could stay locked: a signal handler can raise between the
 taking of a lock and the block that gives it back."""
@@ -53,6 +58,38 @@ def _after_fork() -> None:
 
 
 os.register_at_fork(after_in_child=_after_fork)
+
+
+@contextmanager
+def reading_config() -> Iterator[Callable[[Config], None]]:
+    """While a command reads its configuration: other threads that ask for the client of the process, such as
+    one that the config file has started, wait until it is read. The block gets a function that takes the
+    configuration, of which the client is made from then on."""
+    me = _Maker(threading.get_ident())
+    _makers.setdefault("maker", me)
+    try:
+        yield _set_command_config
+    finally:
+        if _makers.get("maker") is me:
+            del _makers["maker"]
+
+
+@contextmanager
+def command_config() -> Iterator[None]:
+    """Forgets the configuration of a command when it has ended: its caller may be a program that goes on."""
+    try:
+        yield
+    finally:
+        _set_command_config(None)
+
+
+def _set_command_config(config: Config | None) -> None:
+    global _command_config
+    _command_config = config
+
+
+def _new_client() -> Client:
+    return Client(_command_config or load_config())
 
 
 def configure(*, file: str | None = None, **settings: object) -> Client:
@@ -102,9 +139,9 @@ def _made_in_turn() -> Client:
         # Never blocks: gevent may have patched threads after this module was imported.
         while (maker := makers.setdefault("maker", me)) is not me:
             if maker.thread == me.thread:  # another greenlet of an unpatched process: waiting would block it
-                return _adopted(Client(load_config()))
+                return _adopted(_new_client())
             waiting.pause()
-        return _process_client or _adopted(Client(load_config()))
+        return _process_client or _adopted(_new_client())
     finally:
         if makers.get("maker") is me:
             del makers["maker"]

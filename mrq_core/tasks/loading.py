@@ -250,7 +250,7 @@ def _import_longest(path: str, gives_up: bool) -> tuple[object, str, list[str]]:
 def _but_not_in_unreadable_folders() -> str:
     """The end of a sentence that names the first folder in which Python could not look for modules: one that
     may be searched, but not read, is one without modules to it. Empty: there is none."""
-    for name in sys.path:
+    for name in sys.path or ():  # None: the interpreter ends
         try:
             with os.scandir(name or "."):
                 pass

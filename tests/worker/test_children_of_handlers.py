@@ -75,3 +75,37 @@ def test_a_scheduler_reads_its_config_file_once(project: Project) -> None:
     process.send(signal.SIGINT)
     assert process.wait() == 0
     assert project.ledger() == ["read"]
+
+
+LATE = """
+import logging
+import os
+import time
+
+
+class Waits(logging.Handler):
+    def emit(self, record):
+        if record.getMessage().startswith("processes.started"):
+            pid = os.fork()
+            if pid == 0:
+                os._exit(3)
+            time.sleep(1.5)
+            try:
+                code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+            except OSError as error:
+                code = error
+            with open(os.environ["LEDGER"], "a") as file:
+                file.write(f"{code}\\n")
+
+
+logging.getLogger().addHandler(Waits())
+"""
+
+
+def test_a_parent_leaves_the_exit_code_of_a_child_to_the_handler_that_has_forked_it(project: Project) -> None:
+    project.write("mrq-config.py", LATE)
+    process = project.start("worker", "--processes", "1")
+    until(project.ledger, what="the exit code")
+    process.send(signal.SIGINT)
+    assert process.wait() == 0, process.output
+    assert project.ledger() == ["3"]

@@ -37,9 +37,9 @@ for _ in range(100):
     gevent.sleep(0.01)
     if loop.fileno() != before:
         break
-print(before, loop.fileno(), own.lost())
+print(before, loop.fileno(), own.lost(), flush=True)
 os.dup2(go_on, loop.fileno())
-print(own.lost())
+print(own.lost(), flush=True)
 os.close(go_on)
 os._exit(0)
 """

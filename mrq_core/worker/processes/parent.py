@@ -34,6 +34,8 @@ LEAVE_WITHIN = 3.5
 _DEATH_WITHIN = 1.0
 """Seconds for a killed worker to be gone when the parent stops. A process may wait for a disk."""
 _TICK = 1.0
+_LEFT_FOR = 5.0
+"""Seconds for which the exit status of a process is left to other code."""
 _TICK_UNSENT = 0.01
 _FAILED, _USAGE = 1, 2
 _FILES_OF_ONE, _OTHER_FILES = 2, 32
@@ -69,6 +71,7 @@ class ParentProcess:
         self._code = 0
         self._examined_at = monotonic()
         self._reaped_at = self._examined_at
+        self._adopted = Adopted()
 
     def run(self) -> int:
         """Works until it must stop, the burst is over, or no worker can start. Returns the exit code."""
@@ -186,7 +189,7 @@ class ParentProcess:
                 self._forget(child)
                 child.close()
                 self._after_end(slot, child, code)
-        _reap_adopted({child.pid for _, child in self._alive()})
+        self._adopted.reap({child.pid for _, child in self._alive()})
 
     def _after_end(self, slot: Slot, child: ChildProcess, code: int) -> None:
         pause = slot.ended(child, code)
@@ -229,12 +232,24 @@ class ParentProcess:
             child.send(command)
 
 
-def _reap_adopted(ours: set[int]) -> None:
-    """Takes the exit status of processes that this process has adopted, as process 1 of a container does."""
-    try:
-        while (ended := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)) is not None:
-            if ended.si_pid in ours:
-                return  # it is next
-            os.waitpid(ended.si_pid, os.WNOHANG)
-    except (ChildProcessError, AttributeError):  # macOS has no waitid in older versions of Python
-        pass
+class Adopted:
+    """Processes that this process has adopted, as process 1 of a container does."""
+
+    def __init__(self) -> None:
+        self._left_since = float("inf")
+
+    def reap(self, ours: set[int]) -> None:
+        """Takes the exit statuses of those that have ended, seconds after the first of them: a log handler
+        may have forked such a process, and waits for it."""
+        now = monotonic()
+        try:
+            while (ended := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)) is not None:
+                if ended.si_pid in ours:
+                    return  # it is next
+                self._left_since = min(self._left_since, now)
+                if now < self._left_since + _LEFT_FOR:
+                    return
+                os.waitpid(ended.si_pid, os.WNOHANG)
+        except (ChildProcessError, AttributeError):  # macOS has no waitid in older versions of Python
+            pass
+        self._left_since = float("inf")
