@@ -383,6 +383,7 @@ def test_what_the_handler_of_a_job_raises_does_not_reach_its_neighbour(project: 
 WAITS = """
 import os
 import signal
+import time
 
 from mrq_core import task
 
@@ -397,6 +398,25 @@ def waits(signum: int):
 @task(isolate=True)
 def waits_alone(signum: int):
     return waits(signum)
+
+
+@task
+def waits_long(signum: int):
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signum])
+    time.sleep(1.5)
+    os.kill(os.getpid(), signum)
+    return signal.sigtimedwait([signum], 10).si_signo
+
+
+@task
+def leaves(signum: int):
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signum])
+    os.kill(os.getpid(), signum)
+
+
+@task
+def is_blocked(signum: int):
+    return signum in signal.pthread_sigmask(signal.SIG_BLOCK, [])
 """
 
 
@@ -411,3 +431,22 @@ def test_a_task_gets_the_signal_that_it_has_blocked_to_wait_for_it(project: Proj
     ]
     project.work_off()
     assert [project.ended(job_id).result for job_id, _ in jobs] == [number for _, number in jobs]
+
+
+@pytest.mark.parametrize("greenlets", [1, 2])
+def test_a_signal_stays_blocked_while_the_job_runs_that_waits_for_it(
+    project: Project, greenlets: int
+) -> None:
+    project.write("waiting.py", WAITS)
+    number = int(signal.SIGUSR2)
+    long = project.queue("waiting.waits_long", {"signum": number})
+    beside = project.queue("waiting.is_blocked", {"signum": number})
+    left = project.queue("waiting.leaves", {"signum": number})
+    project.work_off("--greenlets", str(greenlets))
+    assert project.ended(long).result == number
+    assert {project.ended(one).status for one in (beside, left)} == {Status.SUCCESS}
+    after = project.queue("waiting.is_blocked", {"signum": number})
+    project.queue("waiting.leaves", {"signum": number})
+    last = project.queue("waiting.is_blocked", {"signum": number})
+    project.work_off("--greenlets", "1")
+    assert [project.ended(one).result for one in (after, last)] == [False, False]

@@ -176,8 +176,21 @@ class Surroundings:
             # system, which Python does not see.
             if _raw.signal(number, wanted) is not wanted:
                 _warn_of_handler(number)
-        if self._handlers and _raw.pthread_sigmask(signal.SIG_BLOCK, ()) != self._mask:
-            _raw.pthread_sigmask(signal.SIG_SETMASK, self._mask)
+        if self._handlers:
+            self._restore_mask(is_alone)
+
+    def _restore_mask(self, is_alone: bool) -> None:
+        """Unblocks the signals of the worker, and those that a job has blocked to wait for them when no job
+        runs any more. One of these that it has not waited for is dropped: its default may end the process."""
+        blocked = _raw.pthread_sigmask(signal.SIG_BLOCK, ())
+        kept = () if is_alone else blocked.difference(self._handlers)
+        wanted = self._mask.union(kept)
+        if blocked == wanted:
+            return
+        for number in _raw.sigpending() & (blocked - wanted):
+            if _raw.getsignal(number) == _raw.SIG_DFL:
+                _raw.sigtimedwait((number,), 0)
+        _raw.pthread_sigmask(signal.SIG_SETMASK, wanted)
 
     def _restore_limits(self) -> None:
         """Raises lowered limits again, as far as a task has left that possible."""
