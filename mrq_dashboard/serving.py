@@ -140,6 +140,7 @@ def _bound(config: Config) -> socket.socket:
         listener = socket.socket(family, socket.SOCK_STREAM)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((address, port))
+        listener.listen()  # two that start at the same moment may both bind
     except (OSError, OverflowError, UnicodeError) as error:
         raise ConfigError(
             f"the dashboard cannot listen at {shown(address)}, port {port}: {error}. Choose another "

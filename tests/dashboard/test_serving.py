@@ -11,12 +11,15 @@ import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from mrq_core.config.settings import Config
 from mrq_core.config.sources import load_config
 from mrq_core.errors import ConfigError
+from mrq_dashboard import serving
 from mrq_dashboard.hosts import is_local_address
 from mrq_dashboard.serving import serve
 from tests import brokers
@@ -305,3 +308,11 @@ def test_the_command_says_which_library_is_missing(project: Project) -> None:
     process = project.start("dashboard", "--port", "0")
     assert process.wait() == 2
     assert "pip install" in process.output
+
+
+def test_two_dashboards_that_start_at_the_same_moment_do_not_both_get_a_port() -> None:
+    """Before they listen, the system lets both bind it."""
+    with serving._bound(replace(Config(), dashboard_port=0)) as first:
+        second = replace(Config(), dashboard_port=first.getsockname()[1])
+        with pytest.raises(ConfigError, match="the dashboard cannot listen at"):
+            serving._bound(second)
