@@ -135,6 +135,7 @@ async def _answer_request(app: ASGIApp, scope: Scope, receive: Receive, send: Se
 
 def _bound(config: Config) -> socket.socket:
     address, port = config.dashboard_ip, config.dashboard_port
+    listener: socket.socket | None = None
     try:
         family = socket.getaddrinfo(address, port, type=socket.SOCK_STREAM)[0][0]
         listener = socket.socket(family, socket.SOCK_STREAM)
@@ -142,6 +143,8 @@ def _bound(config: Config) -> socket.socket:
         listener.bind((address, port))
         listener.listen()  # two that start at the same moment may both bind
     except (OSError, OverflowError, UnicodeError) as error:
+        if listener is not None:
+            listener.close()
         raise ConfigError(
             f"the dashboard cannot listen at {shown(address)}, port {port}: {error}. Choose another "
             "DASHBOARD_IP or DASHBOARD_PORT, or end the process that listens there"
