@@ -22,6 +22,8 @@ _TRANSIENT = frozenset({6, 7, 89, 91, 189, 262, 9001, 10107, 11600, 11602, 13435
 """Codes of a server that stops, or is no primary any more."""
 _NO_THREAD = "can't start new thread"
 """The message of the RuntimeError of a process that can start no thread."""
+_WITH_TLS = re.compile(r"^mongodb\+srv:|[?&](?:tls|ssl)=true", re.IGNORECASE)
+"""A URL with TLS."""
 _TIMEOUTS = re.compile(r" \(configured timeouts:[^)]*\)|, Timeout: [\d.]+s")
 
 
@@ -104,10 +106,6 @@ def translated(error: Exception, location: Location, timeout: float) -> BrokerEr
     if isinstance(error, errors.ConfigurationError):
         return BrokerUnavailable(f"MongoDB at {where} cannot be used ({text}): correct the URL")
     return BrokerUnavailable(f"MongoDB at {where} is not usable ({type(error).__name__}: {text})")
-
-
-_WITH_TLS = re.compile(r"^mongodb\+srv:|[?&](?:tls|ssl)=true", re.IGNORECASE)
-"""A URL with TLS."""
 
 
 def is_login_failure(error: BaseException) -> bool:

@@ -170,9 +170,14 @@ def _check(url: str, options: Mapping[str, Any], timeout: float) -> None:
         raise ValueError(f"the option {', '.join(unknown)} is unknown") from error
     if not all(is_host(host) for host, _ in parsed["nodelist"] if "/" not in host):  # a socket has a path
         raise ValueError("a host is no valid name")
-    key, password = (dict(given).get(f"tlscertificatekeyfile{end}") for end in ("", "password"))
+    _check_client(f"mongodb://{rest}", options, dict(given))
+
+
+def _check_client(url: str, options: Mapping[str, Any], given: Mapping[str, str]) -> None:
+    """Makes a client that connects to nothing. `given`: the options of the URL, with names in lower case."""
+    password = given.get("tlscertificatekeyfilepassword")
     problem = problem_of_key(
-        key or "",
+        given.get("tlscertificatekeyfile", ""),
         password,
         file_option="tlsCertificateKeyFile",
         password_option="tlsCertificateKeyFilePassword",
@@ -180,7 +185,7 @@ def _check(url: str, options: Mapping[str, Any], timeout: float) -> None:
     if problem and not password:
         raise ValueError(problem)
     try:
-        MongoClient(f"mongodb://{rest}", connect=False, **options).close()
+        MongoClient(url, connect=False, **options).close()
     except PyMongoError as error:
         if problem and "SSL" in str(error):
             raise ValueError(problem) from error

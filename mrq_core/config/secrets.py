@@ -25,70 +25,28 @@ _SECRET_PAIRS = frozenset(
         *((kind, "tokens") for kind in _TOKENS),
     }
 )
+_FOLLOWED = (
+    *("password", "passwd", "passphrase", "secret", "token", "cookie", "credential", "credentials"),
+    *("apikey", "secretkey", "accesskey", "privatekey"),
+)
+_FOLLOWING = (
+    *("base", "confirm", "confirmation", "hash", "id", "ids", "json", "key", "keybase", "new", "old", "pem"),
+    *("repeat", "v", "value", "values"),
+)
+"""What may follow a secret within a word, as in `passwordhash`."""
+_HOLDERS = (
+    *("admin", "api", "app", "auth", "db", "ftp", "imap", "ldap", "login", "mail", "mysql", "pg", "proxy"),
+    *("redis", "root", "smtp", "ssh", "user"),
+)
+"""What has a `pass`, as in `dbpass`. `bypass` is none."""
 _SECRET_ENDS = (
     *("password", "passwords", "passwd", "passphrase", "secret", "secrets", "token", "cookie", "cookies"),
     *("credential", "credentials", "httpauth", "proxyauthorization"),
     *("".join(pair) for pair in _SECRET_PAIRS),
     *(f"{kind}keyid" for kind in _KEYS),
-    *(
-        f"{word}{what}"
-        for word in (
-            "password",
-            "passwd",
-            "passphrase",
-            "secret",
-            "token",
-            "cookie",
-            "credential",
-            "apikey",
-            "credentials",
-            "secretkey",
-            "accesskey",
-            "privatekey",
-        )
-        for what in (
-            "base",
-            "confirm",
-            "confirmation",
-            "hash",
-            "id",
-            "ids",
-            "json",
-            "key",
-            "keybase",
-            "new",
-            "old",
-            "pem",
-            "repeat",
-            "v",
-            "value",
-            "values",
-        )
-    ),
+    *(f"{word}{what}" for word in _FOLLOWED for what in _FOLLOWING),
     "pwd",
-    *(
-        f"{holder}pass"
-        for holder in (
-            "admin",
-            "api",
-            "app",
-            "auth",
-            "db",
-            "ftp",
-            "imap",
-            "ldap",
-            "login",
-            "mail",
-            "mysql",
-            "pg",
-            "proxy",
-            "redis",
-            "root",
-            "smtp",
-            "ssh",
-            "user",
-        )
-    ),
+    *(f"{holder}pass" for holder in _HOLDERS),
 )
 """Ends of words, as of `awssecretaccesskey`. A word with a secret in front is none of itself: `secretary`."""
 _FIRST_OF_NUMBERS = frozenset({"max", "min", "num", "total"})

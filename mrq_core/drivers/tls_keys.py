@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+_MOST = 1_000_000
+"""Bytes of a file that are read."""
+
 
 def problem_of_key(path: str, password: str | None, *, file_option: str, password_option: str) -> str | None:
     """Why a private key cannot be used, if it is encrypted, with these names of options. None: it is not, or
@@ -16,7 +19,3 @@ def problem_of_key(path: str, password: str | None, *, file_option: str, passwor
     if not password:
         return f"the key in the file of {file_option} is encrypted: name its password, as {password_option}"
     return f"the key in the file of {file_option} is encrypted, and {password_option} does not decrypt it"
-
-
-_MOST = 1_000_000
-"""Bytes of a file that are read."""
