@@ -7,9 +7,10 @@ also inside a client library that connects at that moment, and the lock of a mod
 from __future__ import annotations
 
 import _thread
+import gc
 import os
 import sys
-from collections.abc import Container
+from collections.abc import Callable, Container
 from importlib.machinery import ExtensionFileLoader
 from typing import Any, Protocol
 from weakref import WeakSet
@@ -27,6 +28,7 @@ class StartsAnew(Protocol):
         """Makes new locks, and leaves connections to the parent: neither uses nor ends them."""
 
 
+_INNER = ("gevent", "mrq_core")
 _objects: WeakSet[StartsAnew] = WeakSet()
 _leaves_loop_alone = False
 _threads: set[int] = set()
@@ -51,6 +53,26 @@ def left_in_parent(where: str) -> BrokerUnavailable:
         f"this process was forked while its parent called {where}: the call goes on in the parent, and has "
         "no answer here"
     )
+
+
+def call_others_outside(*hooks: Callable[[], object]) -> None:
+    """Makes hooks for forks that other code has registered before these, such as a tracer that is started
+    with Python, run before those of mrq before a fork, and after them in the parent and in the child: they
+    may start threads, or wait, so that others go on meanwhile. Hooks of modules that Python and gevent bring
+    stay where they are.
+
+    Python has lists of the hooks, which it hides, and calls those before a fork in reverse.
+    """
+    for referrer in gc.get_referrers(*hooks):
+        if type(referrer) is list:
+            referrer.sort(key=_is_of_others)
+
+
+def _is_of_others(hook: Any) -> bool:
+    hook = getattr(hook, "func", hook)  # of functools.partial
+    module = getattr(hook, "__module__", None) or type(getattr(hook, "__self__", hook)).__module__
+    package = str(module).partition(".")[0]
+    return package not in sys.stdlib_module_names and package not in _INNER
 
 
 def forget_imports(*, of: Container[int] | None = None) -> None:

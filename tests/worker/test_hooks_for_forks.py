@@ -15,14 +15,15 @@ import gc
 import os
 import time
 
-from mrq_core import log, task
+from mrq_core import log, queue_job, task
 
 FORKER = os.getpid()
 
 
-def fork():
+def fork(child=int):
     pid = os.fork()
     if pid == 0:
+        child()
         os._exit(4)
     ends = time.monotonic() + 20
     while True:
@@ -77,6 +78,16 @@ def is_collecting():
     return [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), gc.isenabled()]
 
 
+@task
+def nothing():
+    pass
+
+
+@task
+def queues():
+    return fork(lambda: queue_job("forks.nothing"))
+
+
 @task(at_most_once=True)
 def once(number: int):
     with open(os.environ["LEDGER"], "a") as file:
@@ -103,6 +114,12 @@ def join():
 
 
 os.register_at_fork(before=HOOK, after_in_parent=HOOK, after_in_child=HOOK)
+"""
+WAIT_BEFORE = """
+import os
+import time
+
+os.register_at_fork(before=lambda: time.sleep(0.01))
 """
 
 
@@ -137,6 +154,14 @@ def test_hooks_of_code_that_was_imported_before_mrq_run_no_other_job(project: Pr
     project.write("sitecustomize.py", HOOKS.replace("HOOK", hook))
     project.env["PYTHONPATH"] = str(project.path)
     _check(project, "forks.forks")
+
+
+def test_a_hook_that_waits_before_a_fork_lets_no_transaction_begin_before_it(project: Project) -> None:
+    project.write("sitecustomize.py", WAIT_BEFORE)
+    project.env["PYTHONPATH"] = str(project.path)
+    jobs = [project.queue("forks.queues") for _ in range(100)]
+    project.work_off("--greenlets", "10")
+    assert {project.ended(job_id).result for job_id in jobs} == {4}
 
 
 def test_the_garbage_collector_goes_on_after_a_fork(project: Project) -> None:

@@ -13,6 +13,7 @@ from contextlib import suppress
 from threading import get_ident
 
 from mrq_core.clock import monotonic
+from mrq_core.drivers.forks import call_others_outside
 
 _FORK_WAITS = 3.0
 """Seconds for which a fork waits for running transactions."""
@@ -100,3 +101,4 @@ def _after_fork_in_child() -> None:
 
 
 os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork_in_child)
+call_others_outside(_before_fork, _after_fork, _after_fork_in_child)

@@ -33,7 +33,7 @@ from gevent.threadpool import ThreadResult
 from greenlet import GreenletExit, getcurrent
 from greenlet import greenlet as RawGreenlet
 
-from mrq_core.drivers.forks import forget_imports, leave_loop_alone
+from mrq_core.drivers.forks import call_others_outside, forget_imports, leave_loop_alone
 from mrq_core.worker.guards import children
 from mrq_core.worker.guards.called_code import end_process, end_with_called_code, guard_called_code
 from mrq_core.worker.guards.closing import close_in_child
@@ -162,22 +162,6 @@ def _in_child() -> None:
     _in_parent()
 
 
-def _call_others_outside() -> None:
-    """Makes hooks for forks that other code has registered before, such as a tracer that is started with
-    Python, run before `_before`, and after `_in_child`: they may start threads, or wait. Python has lists
-    of the hooks, which it hides, and calls those before a fork in reverse."""
-    for hooks in gc.get_referrers(_before, _in_parent, _in_child):
-        if type(hooks) is list:
-            hooks.sort(key=_is_of_others)
-
-
-def _is_of_others(hook: Any) -> bool:
-    hook = getattr(hook, "func", hook)  # of functools.partial
-    module = getattr(hook, "__module__", None) or type(getattr(hook, "__self__", hook)).__module__
-    package = str(module).partition(".")[0]
-    return package not in sys.stdlib_module_names and package not in ("gevent", "mrq_core")
-
-
 def _start_hub() -> None:
     """Replaces the hub, and makes the outermost greenlet of the current code a greenlet of the new hub."""
     left = get_hub_if_exists()
@@ -295,4 +279,4 @@ class _End:
 children.install()
 leave_loop_alone()
 os.register_at_fork(before=_before, after_in_parent=_in_parent, after_in_child=_in_child)
-_call_others_outside()
+call_others_outside(_before, _in_parent, _in_child)
