@@ -8,8 +8,8 @@ Code in C that holds the GIL keeps the watchdog, too: its next look is late. The
 the one that called that code, but another one may have come first. So it gets the time back like the others,
 unless the late look before has found the same job.
 
-The frames of a greenlet that a library has made, such as those of SQLAlchemy's asyncio, do not lead to the
-code of the job. A signal asks such code once for which job it runs (`wants_to_know`, `tell`).
+The frames of a greenlet that a library has made, such as those of SQLAlchemy's asyncio, or of a thread, do
+not lead to the code of the job. A signal asks such code once for which job it runs (`wants_to_know`, `tell`).
 """
 
 from __future__ import annotations

@@ -38,6 +38,7 @@ from mrq_core.worker.guards.blocked_calls import BlockedCalls
 from mrq_core.worker.guards.guarded_log import GuardedLog
 from mrq_core.worker.guards.native import Mailbox, NativeLoop, thread_id
 from mrq_core.worker.guards.own_descriptors import own
+from mrq_core.worker.guards.owners import origins
 from mrq_core.worker.hub_time import HubTime
 
 TICK = 0.1
@@ -244,8 +245,17 @@ class Watchdog:
         if _may_hold_a_lock(frame):
             return  # the watchdog will signal again
         execution = self._current()
-        if self._hub_time is not None and self._hub_time.wants_to_know and frame is not None:
-            self._hub_time.tell(frame, execution)
+        hub_time = self._hub_time
+        if execution is None:
+            # The greenlet may be one of a library that serves other jobs, too. It is interrupted if it was
+            # found to keep the hub.
+            execution = self._origin()
+            if hub_time is not None and execution is not hub_time.running:
+                if hub_time.wants_to_know and frame is not None:
+                    hub_time.tell(frame, execution)
+                return
+        if hub_time is not None and hub_time.wants_to_know and frame is not None:
+            hub_time.tell(frame, execution)
         if execution is not None:
             interrupt = execution.interrupt_at(monotonic())
             if interrupt is not None and execution.context.accept(interrupt, threading.get_ident()):
@@ -272,6 +282,11 @@ class Watchdog:
             here = here.parent
         context = current_context.get()
         return next((one for one in undecided if one.context is context), None)
+
+    def _origin(self) -> Execution | None:
+        """The job from whose greenlet the greenlet that runs comes, or its thread."""
+        undecided = {id(one.greenlet): one for one in self._executions.undecided()}
+        return next((undecided[id(one)] for one in origins(getcurrent()) if id(one) in undecided), None)
 
 
 def _tell_unblocked(_: None) -> None:

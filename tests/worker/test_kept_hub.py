@@ -10,7 +10,9 @@ from mrq_core.contract.record import Status
 from tests.support import Project
 
 KEEPING = """
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import gevent
 from gevent.event import Event
@@ -73,6 +75,42 @@ def computes_in_a_greenlet():
 @task(timeout=0.5)
 def computes_in_a_pool():
     subpool_map(2, compute, [1000])
+
+
+@task(timeout=0.5)
+def computes_in_a_greenlet_of_gevent():
+    gevent.spawn(compute, 1000).join()
+
+
+def in_thread(seconds):
+    thread = threading.Thread(target=compute, args=[seconds])
+    thread.start()
+    thread.join()
+
+
+@task(timeout=0.5)
+def computes_in_a_thread():
+    in_thread(1000)
+
+
+@task(timeout=0.5)
+def computes_in_a_thread_of_a_thread():
+    with ThreadPoolExecutor() as threads:
+        threads.submit(in_thread, 1000).result()
+
+
+@task(timeout=0.5)
+def computes_in_an_executor():
+    with ThreadPoolExecutor() as threads:
+        list(threads.map(compute, [1000]))
+
+
+@task(timeout=1000)
+def computes_long_in_a_thread():
+    from mrq_core.worker import hub_time
+    hub_time._STRANGERS_MOST = 1.0
+    in_thread(3)
+    return "computed"
 
 
 @task
@@ -149,12 +187,31 @@ def test_a_job_that_holds_the_gil_again_and_again_has_a_timeout(project: Project
     assert project.ended(neighbour).result == "waited"
 
 
-@pytest.mark.parametrize("path", ["computes_in_a_greenlet", "computes_in_a_pool"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "computes_in_a_greenlet",
+        "computes_in_a_pool",
+        "computes_in_a_greenlet_of_gevent",
+        "computes_in_a_thread",
+        "computes_in_a_thread_of_a_thread",
+        "computes_in_an_executor",
+    ],
+)
 def test_the_time_of_a_job_contains_that_of_its_greenlets(project: Project, path: str) -> None:
     worker = project.worker()
     assert project.ended(project.queue(f"keeping.{path}")).status == Status.TIMEOUT
     assert project.ended(project.queue("keeping.waits")).status == Status.SUCCESS
     assert worker.popen.poll() is None
+
+
+def test_a_thread_of_a_job_may_compute_longer_than_code_outside_of_jobs(project: Project) -> None:
+    computing = project.queue("keeping.computes_long_in_a_thread")
+    waiting = project.queue("keeping.waits")
+    worker = project.work_off("--greenlets", "2")
+    assert [project.ended(job).result for job in (computing, waiting)] == ["computed", "waited"], (
+        worker.output
+    )
 
 
 def test_a_worker_whose_hub_a_left_greenlet_keeps_is_given_up_with_its_jobs_given_back(

@@ -6,7 +6,7 @@ that runs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from greenlet import getcurrent
@@ -32,13 +32,19 @@ class Owners:
         if caller is not None:
             return (caller,) if _is_in_task(caller) else None
         running = {id(greenlet): context for greenlet, context in self._running() if _is_in_task(context)}
-        greenlet: Any = getcurrent()
-        while greenlet is not None:
+        for greenlet in origins(getcurrent()):
             if id(greenlet) in running:
                 return (running[id(greenlet)],)
-            spawned_by = getattr(greenlet, "spawning_greenlet", None)  # a weak reference
-            greenlet = None if spawned_by is None else spawned_by()
         return tuple(running.values())
+
+
+def origins(greenlet: Any) -> Iterator[Any]:
+    """The greenlet, the one that has spawned it, and so on, as far as they still exist. A thread of patched
+    code is a greenlet, too."""
+    while greenlet is not None:
+        yield greenlet
+        spawned_by = getattr(greenlet, "spawning_greenlet", None)  # a weak reference
+        greenlet = None if spawned_by is None else spawned_by()
 
 
 def is_any_in_task(jobs: tuple[JobContext, ...]) -> bool:
