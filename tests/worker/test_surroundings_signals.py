@@ -429,8 +429,10 @@ def test_a_task_gets_the_signal_that_it_has_blocked_to_wait_for_it(project: Proj
         for name in ("waits", "waits_alone")
         for number in numbers
     ]
-    project.work_off()
-    assert [project.ended(job_id).result for job_id, _ in jobs] == [number for _, number in jobs]
+    worker = project.work_off()
+    assert [project.ended(job_id).result for job_id, _ in jobs] == [number for _, number in jobs], (
+        worker.output
+    )
 
 
 @pytest.mark.parametrize("greenlets", [1, 2])

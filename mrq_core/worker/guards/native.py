@@ -63,14 +63,17 @@ def start_native_thread(run: Callable[..., None], *arguments: object) -> None:
     """Calls the function in a new native thread, which does not keep the process alive. Raises RuntimeError
     if the system starts no thread. A task may have chosen a size for the stacks of its threads."""
     size = _stack_size(0)
+    # A thread begins with the signals blocked that the thread which starts it has blocked.
+    mask = _raw.pthread_sigmask(signal.SIG_BLOCK, _UNHEARD)
     try:
         _start_new_thread(_run_apart, (run, arguments))
     finally:
+        _raw.pthread_sigmask(signal.SIG_SETMASK, mask)
         _stack_size(size)
 
 
 def _run_apart(run: Callable[..., None], arguments: tuple[object, ...]) -> None:
-    leave_signals_to_main()
+    _here.leaves_signals = True
     run(*arguments)
 
 
