@@ -164,6 +164,12 @@ def _advice_for(text: str, where: str) -> str:
         )
     if "No replica set members available for replica set name" in text:
         return "no server there belongs to a replica set of this name: correct replicaSet in the URL"
+    if "SSL handshake failed" in text and "EOF occurred" in text:
+        return (
+            "a server without TLS needs a URL without tls=true, and one that wants a certificate of its "
+            "clients needs one that it trusts there, as tlsCertificateKeyFile; else correct the URL and the "
+            "network"
+        )
     if _WITH_TLS.search(where) and (is_closed or "alert" in text or "certificate required" in text):
         return (
             "a server that wants a certificate of its clients needs one that it trusts in the URL, as "

@@ -23,7 +23,7 @@ _MEANINGS = {
     "CLUSTERDOWN": "the cluster has lost some of its nodes: see `redis-cli --cluster check`",
     "NOREPLICAS": "it has fewer replicas than min-replicas-to-write asks for",
     "NOAUTH": "it wants a password: put it in the URL, as in redis://:password@host",
-    "WRONGPASS": "user or password is wrong: correct them in the URL, percent-encoded",
+    "WRONGPASS": "user or password is wrong: correct them in the URL, each percent-encoded",
     "NODATABASE": "it has fewer databases: use a smaller number in the URL, or raise databases in redis.conf",
     "NOSENTINEL": "it is no sentinel: name the sentinels, whose port is usually 26379, or use redis://",
     "SENTINEL": "it is a sentinel, which needs redis+sentinel:// in the URL, or a server that hides commands",

@@ -141,6 +141,8 @@ _HARMLESS_OPTIONS = frozenset({
 _HARMLESS_VALUE = re.compile(r"true|false|-?\d+", re.ASCII | re.IGNORECASE)
 _SECRET_OPTIONS = ("password", "passphrase", "passwd", "secret", "credentials", "authorization", "apikey")
 _LOGIN = re.compile(r":[^\s@]*@")
+_COLON = re.compile("(:|%3A)", re.IGNORECASE)
+"""Between user and password, also where both were percent-encoded as one."""
 _AUTHORITY = re.compile(r"[^/?#]*")
 _HOST = re.compile(r"(\[[^\]]*\]|[^:]+)?(:\d*)?", re.ASCII)
 
@@ -153,8 +155,8 @@ def hide_password(url: str) -> str:
         return url
     scheme = _LOGIN.sub(":***@", scheme)
     login, at, host = rest.rpartition("@")
-    user, colon, _ = login.partition(":")
-    shown = f"{_hide_options(user)}{':***' if colon else ''}{at}{_hide_options(_hide_port(host))}"
+    user, *behind = _COLON.split(login, maxsplit=1)
+    shown = f"{_hide_options(user)}{f'{behind[0]}***' if behind else ''}{at}{_hide_options(_hide_port(host))}"
     return f"{scheme}://{shown}"
 
 

@@ -25,6 +25,11 @@ TLS = "mongodb://host/jobs?tls=true"
         ),
         (TLS, "SSL handshake failed: host: [SSL] sslv3 alert bad certificate", "as tlsCertificateKeyFile"),
         (
+            TLS,
+            "SSL handshake failed: host: [SSL: UNEXPECTED_EOF_WHILE_READING] EOF occurred in violation",
+            "a server without TLS needs a URL without tls=true",
+        ),
+        (
             "mongodb://host/jobs",
             "host:27017: connection closed",
             "a server with TLS needs tls=true in the URL",

@@ -120,6 +120,8 @@ def test_passwords_in_urls_are_not_shown() -> None:
         ("redis://host:6379/0", "redis://host:6379/0"),
         ("redis://user@host", "redis://user@host"),
         ("redis://:hush@host", "redis://:***@host"),
+        ("redis://user%3Ahush@host", "redis://user%3A***@host"),
+        ("mongodb://user%3ahush@h1:1,h2/db", "mongodb://user%3a***@h1:1,h2/db"),
         ("mongodb://u:p@ss:w@h1:1,h2:2/db?w=y", "mongodb://u:***@h1:1,h2:2/db?w=y"),
         ("mongodb://[::1]:1,[::2],h/db?replicaSet=rs0", "mongodb://[::1]:1,[::2],h/db?replicaSet=rs0"),
         ("sqlite:///file.db", "sqlite:///file.db"),
