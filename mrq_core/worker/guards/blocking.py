@@ -14,7 +14,7 @@ from gevent.hub import Hub
 from gevent.threadpool import ThreadPool
 
 from mrq_core.drivers.unwanted_calls import Call, current_call
-from mrq_core.worker.guards.native import leave_signals_to_main
+from mrq_core.worker.guards.native import starting_threads
 
 T = TypeVar("T")
 
@@ -41,7 +41,6 @@ def run_blocking(function: Callable[[], T], /) -> T:
     def work() -> None:
         # gevent would print the exception; the caller handles it.
         try:
-            leave_signals_to_main()
             _restore_own_hooks()
             if taken.setdefault("by", "thread") == "thread":
                 current_call.set(call)
@@ -90,12 +89,20 @@ def _restore_own_hooks() -> None:
 
 
 def _call_without_hooks(function: Callable[..., T], *arguments: Any, **named: Any) -> T:
-    leave_signals_to_main()
     _restore_own_hooks()
     return function(*arguments, **named)
 
 
-class GuardedPool(ThreadPool):
+class _Pool(ThreadPool):
+    """gevent's native threads, which leave signals to the main thread."""
+
+    def _add_thread(self) -> None:
+        of_gevent: Any = super()
+        with starting_threads():
+            of_gevent._add_thread()
+
+
+class GuardedPool(_Pool):
     """gevent's native threads, for functions of the worker that must not run the hooks of tasks."""
 
     def apply(self, func: Callable[..., Any], args: Any = None, kwds: Any = None) -> Any:
@@ -108,5 +115,5 @@ def _thread_of(hub: Hub) -> ThreadPool:
     """The thread of the hub. gevent's default pool resolves host names meanwhile."""
     pool = _threads.get(hub)
     if pool is None:
-        pool = _threads[hub] = ThreadPool(1, hub=hub)
+        pool = _threads[hub] = _Pool(1, hub=hub)
     return pool

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import signal
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from typing import Any, Generic, TypeVar
 
@@ -45,36 +46,32 @@ _HEARD = frozenset(
 _UNHEARD = [int(one) for one in signal.valid_signals() if one not in _HEARD]
 _raw: Any = import_module("_signal")
 """Without enums, which cost more than the call."""
-_here: Any = get_original("_thread", "_local")()
 
 _log = GuardedLog("mrq.worker")
-
-
-def leave_signals_to_main() -> None:
-    """Leaves signals to the main thread, in the native thread that calls this. A task that blocks one there,
-    to wait for it with `signal.sigwait`, would not get it otherwise: the system gives it to any thread that
-    does not block it, and its default ends the process. Costs little after the first call in a thread."""
-    if not getattr(_here, "leaves_signals", False):
-        _here.leaves_signals = True
-        _raw.pthread_sigmask(signal.SIG_BLOCK, _UNHEARD)
 
 
 def start_native_thread(run: Callable[..., None], *arguments: object) -> None:
     """Calls the function in a new native thread, which does not keep the process alive. Raises RuntimeError
     if the system starts no thread. A task may have chosen a size for the stacks of its threads."""
     size = _stack_size(0)
-    # A thread begins with the signals blocked that the thread which starts it has blocked.
-    mask = _raw.pthread_sigmask(signal.SIG_BLOCK, _UNHEARD)
     try:
-        _start_new_thread(_run_apart, (run, arguments))
+        with starting_threads():
+            _start_new_thread(run, arguments)
     finally:
-        _raw.pthread_sigmask(signal.SIG_SETMASK, mask)
         _stack_size(size)
 
 
-def _run_apart(run: Callable[..., None], arguments: tuple[object, ...]) -> None:
-    _here.leaves_signals = True
-    run(*arguments)
+@contextmanager
+def starting_threads() -> Iterator[None]:
+    """Threads that are started in the block leave signals to the main thread, from their first instruction
+    on: they block what the thread that starts them has blocked. A task that blocks a signal there, to wait
+    for it with `signal.sigwait`, would not get it otherwise: the system gives it to any thread that does not
+    block it, and its default ends the process."""
+    mask = _raw.pthread_sigmask(signal.SIG_BLOCK, _UNHEARD)
+    try:
+        yield
+    finally:
+        _raw.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
 def thread_id() -> int:
