@@ -85,6 +85,7 @@ class GreenletPool:
         if self._inbox.qsize() > self._idle and len(self._living) < self._size:
             self._idle += 1  # it takes an execution as soon as it runs
             greenlet = JobGreenlet(self._work)
+            greenlet.spawn_tree_locals = {}  # tells its greenlets from those of others: see `mark_of`
             self._living.add(id(greenlet))
             greenlet.rawlink(self._ended)
             greenlet.start()

@@ -38,7 +38,7 @@ from mrq_core.worker.guards.blocked_calls import BlockedCalls
 from mrq_core.worker.guards.guarded_log import GuardedLog
 from mrq_core.worker.guards.native import Mailbox, NativeLoop, thread_id
 from mrq_core.worker.guards.own_descriptors import own
-from mrq_core.worker.guards.owners import origins
+from mrq_core.worker.guards.owners import mark_of
 from mrq_core.worker.hub_time import HubTime
 
 TICK = 0.1
@@ -284,9 +284,11 @@ class Watchdog:
         return next((one for one in undecided if one.context is context), None)
 
     def _origin(self) -> Execution | None:
-        """The job from whose greenlet the greenlet that runs comes, or its thread."""
-        undecided = {id(one.greenlet): one for one in self._executions.undecided()}
-        return next((undecided[id(one)] for one in origins(getcurrent()) if id(one) in undecided), None)
+        """The job from whose greenlet the greenlet or the thread comes that runs."""
+        mark = mark_of(getcurrent())
+        if mark is None:
+            return None
+        return next((one for one in self._executions.undecided() if mark_of(one.greenlet) is mark), None)
 
 
 def _tell_unblocked(_: None) -> None:

@@ -100,6 +100,12 @@ def computes_in_a_thread_of_a_thread():
 
 
 @task(timeout=0.5)
+def computes_in_a_greenlet_of_one_that_has_ended():
+    gevent.spawn(gevent.spawn, compute, 1000)
+    time.sleep(1000)
+
+
+@task(timeout=0.5)
 def computes_in_an_executor():
     with ThreadPoolExecutor() as threads:
         list(threads.map(compute, [1000]))
@@ -195,6 +201,7 @@ def test_a_job_that_holds_the_gil_again_and_again_has_a_timeout(project: Project
         "computes_in_a_greenlet_of_gevent",
         "computes_in_a_thread",
         "computes_in_a_thread_of_a_thread",
+        "computes_in_a_greenlet_of_one_that_has_ended",
         "computes_in_an_executor",
     ],
 )

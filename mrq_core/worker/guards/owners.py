@@ -6,7 +6,7 @@ that runs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from greenlet import getcurrent
@@ -31,20 +31,25 @@ class Owners:
         caller = current_context.get()
         if caller is not None:
             return (caller,) if _is_in_task(caller) else None
-        running = {id(greenlet): context for greenlet, context in self._running() if _is_in_task(context)}
-        for greenlet in origins(getcurrent()):
-            if id(greenlet) in running:
-                return (running[id(greenlet)],)
-        return tuple(running.values())
+        running = [(greenlet, context) for greenlet, context in self._running() if _is_in_task(context)]
+        mark = mark_of(getcurrent())
+        if mark is not None:
+            for greenlet, context in running:
+                if mark_of(greenlet) is mark:
+                    return (context,)
+        return tuple(context for _, context in running)
 
 
-def origins(greenlet: Any) -> Iterator[Any]:
-    """The greenlet, the one that has spawned it, and so on, as far as they still exist. A thread of patched
-    code is a greenlet, too."""
+def mark_of(greenlet: Any) -> dict[str, Any] | None:
+    """What a greenlet has in common with the greenlets that it spawns, with those that these spawn, and so
+    on: the dict `spawn_tree_locals` of gevent. A thread of patched code is a greenlet, too. A greenlet of
+    another library has none, and goes on in the one to which it returns."""
     while greenlet is not None:
-        yield greenlet
-        spawned_by = getattr(greenlet, "spawning_greenlet", None)  # a weak reference
-        greenlet = None if spawned_by is None else spawned_by()
+        mark: dict[str, Any] | None = getattr(greenlet, "spawn_tree_locals", None)
+        if mark is not None:
+            return mark
+        greenlet = greenlet.parent
+    return None
 
 
 def is_any_in_task(jobs: tuple[JobContext, ...]) -> bool:
