@@ -9,6 +9,7 @@ from pymongo import errors
 
 from mrq_broker_mongo.server.location import Location
 from mrq_core.drivers import open_files
+from mrq_core.drivers.certificates import advice_on_certificate
 from mrq_core.errors import BrokerCorrupt, BrokerError, BrokerUnavailable, CallRefused, RecordTooLarge
 
 UNAUTHORIZED, LOGIN_FAILED, NAMESPACE_EXISTS, NO_SPACE, DUPLICATE = 13, 18, 48, 14031, 11000
@@ -152,11 +153,8 @@ def _advice_for(text: str, where: str) -> str:
         return open_files.advice()
     if "Got response id" in text:
         return "the server there does not speak the protocol of MongoDB: correct the URL"
-    if "CERTIFICATE_VERIFY_FAILED" in text:
-        return (
-            "its certificate is not trusted here: name the file of its authority in the URL, as tlsCAFile, "
-            "or use the host name of the certificate"
-        )
+    if (refused := advice_on_certificate(text, "tlsCAFile")) is not None:
+        return refused
     if 'No servers match selector "Primary()"' in text:
         return (
             "the servers there are reached, but none is the primary of a replica set: initiate the set "

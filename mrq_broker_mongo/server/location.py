@@ -17,7 +17,7 @@ from mrq_broker_mongo.server.clients import keep_quiet, new_client
 from mrq_core.config.secrets import hide_login
 from mrq_core.config.urls import is_host, url_and_prefix, why_wrong
 from mrq_core.contract.driver import Opening
-from mrq_core.drivers.tls_keys import problem_of_key
+from mrq_core.drivers.certificates import problem_of_key
 from mrq_core.errors import ConfigError
 from mrq_core.errors import shown as shown_value
 

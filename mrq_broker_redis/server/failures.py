@@ -10,6 +10,7 @@ from mrq_broker_redis.server.location import CONNECTIONS_MOST
 from mrq_broker_redis.server.parser import SlotMoves
 from mrq_broker_redis.server.sentinels import NoPrimary
 from mrq_core.drivers import open_files
+from mrq_core.drivers.certificates import advice_on_certificate
 from mrq_core.errors import BrokerCorrupt, BrokerError, BrokerUnavailable, CallRefused
 
 _MEANINGS = {
@@ -200,11 +201,8 @@ def _advice(text: str, where: str) -> str:
         return "raise its maxclients, or let fewer programs connect"
     if "Too many open files" in text:
         return open_files.advice()
-    if "CERTIFICATE_VERIFY_FAILED" in text:
-        return (
-            "its certificate is not trusted here: name the file of its authority in the URL, as in "
-            "?ssl_ca_certs=/path/ca.pem, or use the host name of the certificate"
-        )
+    if (refused := advice_on_certificate(text, "in ?ssl_ca_certs=/path/ca.pem")) is not None:
+        return refused
     if "certificate required" in text or "alert unknown ca" in text or "alert bad certificate" in text:
         return (
             "the server wants a certificate of its clients that it trusts: name it in the URL, as in "

@@ -12,7 +12,7 @@ from urllib.parse import urlencode
 import redis
 
 from mrq_broker_redis.server.parser import keep_in_process
-from mrq_core.drivers.tls_keys import problem_of_key
+from mrq_core.drivers.certificates import problem_of_key
 
 TLS_FILES = frozenset({"ssl_ca_certs", "ssl_certfile", "ssl_keyfile"})
 TLS_OPTIONS = TLS_FILES | {

@@ -37,7 +37,22 @@ TLS = "mongodb://host/jobs?tls=true"
         (
             TLS,
             "SSL handshake failed: host: [SSL: CERTIFICATE_VERIFY_FAILED] Hostname mismatch",
-            "or use the host name of the certificate",
+            "use a host name of the certificate in the URL",
+        ),
+        (
+            TLS,
+            "SSL handshake failed: host: [SSL: CERTIFICATE_VERIFY_FAILED] certificate has expired",
+            "the server needs a new one, unless the clock here is wrong",
+        ),
+        (
+            TLS,
+            "SSL handshake failed: host: [SSL: CERTIFICATE_VERIFY_FAILED] certificate is not yet valid",
+            "correct the clock here",
+        ),
+        (
+            TLS,
+            "SSL handshake failed: host: [SSL: CERTIFICATE_VERIFY_FAILED] self-signed certificate",
+            "name the file of its authority in the URL, as tlsCAFile",
         ),
         (
             "mongodb://host/jobs",
