@@ -452,3 +452,81 @@ def test_a_signal_stays_blocked_while_the_job_runs_that_waits_for_it(
     last = project.queue("waiting.is_blocked", {"signum": number})
     project.work_off("--greenlets", "1")
     assert [project.ended(one).result for one in (after, last)] == [False, False]
+
+
+HANDLES = """
+import os
+import signal
+import time
+
+import gevent
+from mrq_core import task
+
+
+def raises(*arguments):
+    raise ValueError("signal")
+
+
+def leaves(*arguments):
+    raise SystemExit(3)
+
+
+def waits(*arguments):
+    time.sleep(0.01)
+
+
+def kills(*arguments):
+    gevent.getcurrent().kill(block=False)
+
+
+def interrupts(*arguments):
+    gevent.Timeout.start_new(0.0001)
+
+
+@task
+def handles(name: str):
+    signal.signal(signal.SIGUSR2, globals()[name])
+
+
+@task
+def gets():
+    signal.signal(signal.SIGUSR2, raises)
+    assert signal.getsignal(signal.SIGUSR2) is raises
+    try:
+        os.kill(os.getpid(), signal.SIGUSR2)
+        time.sleep(10)
+    except ValueError as error:
+        return str(error)
+
+
+@task(at_most_once=True)
+def once(number: int):
+    with open(os.environ["LEDGER"], "a") as file:
+        file.write(f"{number}\\n")
+    time.sleep(0.001)
+"""
+
+
+@pytest.mark.parametrize("name", ["raises", "leaves", "waits", "kills", "interrupts"])
+def test_a_handler_of_a_task_is_not_called_amid_the_worker_or_another_job(
+    project: Project, name: str
+) -> None:
+    project.write("handling.py", HANDLES)
+    worker = project.worker("--greenlets", "5")
+    project.ended(project.queue("handling.handles", {"name": name}))
+    jobs = project.client.queue_jobs("handling.once", [{"number": number} for number in range(300)])
+    for job_id in jobs:
+        while project.client.fetch(job_id).status in (Status.QUEUED, Status.STARTED):
+            assert worker.popen.poll() is None, worker.output
+            worker.send(signal.SIGUSR2)
+    assert {project.ended(job_id).status for job_id in jobs} == {Status.SUCCESS}, worker.output
+    assert sorted(map(int, project.ledger())) == list(range(300))
+    worker.send(signal.SIGTERM)
+    assert worker.wait() == 0
+
+
+def test_a_handler_that_raises_does_so_in_its_job(project: Project) -> None:
+    project.write("handling.py", HANDLES)
+    job_id = project.queue("handling.gets")
+    worker = project.work_off()
+    assert project.ended(job_id).result == "signal", worker.output

@@ -129,8 +129,9 @@ def _before() -> None:
             _collects = gc.isenabled()
         _forks += 1
         gc.disable()
-        # A signal that reached the child before it has its own handlers would be lost.
-        _masks[thread_id()] = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+        # A signal that reached the child before it has its own handlers would be lost, and the handler of a
+        # task that forks may not begin amid a fork.
+        _masks[thread_id()] = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
 
 
 def _in_parent() -> None:

@@ -31,13 +31,25 @@ class Owners:
         caller = current_context.get()
         if caller is not None:
             return (caller,) if _is_in_task(caller) else None
-        running = [(greenlet, context) for greenlet, context in self._running() if _is_in_task(context)]
+        of_greenlet = self._of_greenlet()
+        if of_greenlet is not None:
+            return (of_greenlet,)
+        return tuple(context for _, context in self._running() if _is_in_task(context))
+
+    def here(self) -> JobContext | None:
+        """The job whose code the current greenlet runs. None: it runs code of the worker."""
+        context = current_context.get() or self._of_greenlet()
+        return context if context is not None and _is_in_task(context) else None
+
+    def _of_greenlet(self) -> JobContext | None:
+        """The job from which the current greenlet comes."""
         mark = mark_of(getcurrent())
-        if mark is not None:
-            for greenlet, context in running:
-                if mark_of(greenlet) is mark:
-                    return (context,)
-        return tuple(context for _, context in running)
+        if mark is None:
+            return None
+        for greenlet, context in self._running():
+            if _is_in_task(context) and mark_of(greenlet) is mark:
+                return context
+        return None
 
 
 def mark_of(greenlet: Any) -> dict[str, Any] | None:

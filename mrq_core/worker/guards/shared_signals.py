@@ -1,20 +1,24 @@
-"""Handlers that tasks set for the signals of the worker, which it shares with them.
+"""Handlers of signals that tasks set. The worker shares its signals with them.
 
 Libraries that stop by themselves, asyncio's `add_signal_handler` and gevent's `signal_handler` would
 otherwise keep SIGTERM from the worker for as long as jobs with such handlers follow each other.
+
+Python calls a handler amid whatever the main thread runs: one that raises or waits there would break the
+worker, or another job. So it is called at once amid the code of its job only, and else in a greenlet.
 """
 
 from __future__ import annotations
 
 import functools
+import os
 import signal
 from importlib import import_module
 from types import FrameType, FunctionType, MethodType
 from typing import Any
 
+import gevent
 import gevent.hub
 
-from mrq_core.running.context import current_context
 from mrq_core.worker.guards.owners import is_any_in_task, owners
 from mrq_core.worker.guards.signals import SignalReader, reader_now
 
@@ -23,13 +27,12 @@ _OF_LOOPS_AND_WORKER = frozenset({"asyncio", "gevent", "mrq_core"})
 _are_shared = False
 
 
-class SharedHandler:
-    """Passes a signal on to the worker, and to the handler that a task has set."""
+class TaskHandler:
+    """Calls the handler that a task has set."""
 
-    def __init__(self, reader: SignalReader, given: Any) -> None:
-        self._reader = reader
+    def __init__(self, given: Any) -> None:
         self._jobs = owners.now() or ()
-        self._context = current_context.get()
+        self._process = os.getpid()
         self.given = given
 
     def is_in_use(self) -> bool:
@@ -37,20 +40,30 @@ class SharedHandler:
         return is_any_in_task(self._jobs)
 
     def __call__(self, signum: int, frame: FrameType | None) -> None:
-        self._reader.on_signal(signum, frame)
         if not callable(self.given):
             return
-        try:
+        here = owners.here()
+        if os.getpid() != self._process or any(here is job for job in self._jobs):
             self.given(signum, frame)
-        except BaseException:
-            # What it raises, such as SystemExit, is meant for its job: Python runs it in whatever runs now.
-            if self._context is not None and current_context.get() is self._context:
-                raise
+        else:
+            gevent.spawn(self.given, signum, frame)
+
+
+class SharedHandler(TaskHandler):
+    """Passes a signal on to the worker, and to the handler that a task has set."""
+
+    def __init__(self, reader: SignalReader, given: Any) -> None:
+        super().__init__(given)
+        self._reader = reader
+
+    def __call__(self, signum: int, frame: FrameType | None) -> None:
+        self._reader.on_signal(signum, frame)
+        super().__call__(signum, frame)
 
 
 def share_signals() -> None:
-    """Shares the signals of the reader with the handlers that are set from now on. Has no effect after the
-    first call."""
+    """Shares the signals of the reader with the handlers that are set from now on, and keeps these from the
+    code of the worker. Has no effect after the first call."""
     global _are_shared
     if _are_shared:
         return
@@ -64,6 +77,8 @@ def share_signals() -> None:
         reader = reader_now()
         if reader is not None and reader.shares(signalnum, handler):
             handler = SharedHandler(reader, handler)
+        elif reader is not None and callable(handler) and _package_of(handler) not in _OF_LOOPS_AND_WORKER:
+            handler = TaskHandler(handler)
         return _given(set_handler(signalnum, handler))
 
     @functools.wraps(get_handler)
@@ -112,4 +127,4 @@ def _pass_on(reader: SignalReader, signum: int, handler: Any, *arguments: Any, *
 
 
 def _given(handler: Any) -> Any:
-    return handler.given if type(handler) is SharedHandler else handler
+    return handler.given if issubclass(type(handler), TaskHandler) else handler
