@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,7 @@ def where():
 @task
 def limits():
     sys.setrecursionlimit(80)
+    return sys.getrecursionlimit()
 
 
 @task
@@ -366,10 +368,11 @@ def test_a_relative_report_file_stays_in_the_folder_of_the_worker(project: Proje
 
 
 def test_later_jobs_have_the_recursion_limit_and_the_standard_streams_of_the_worker(project: Project) -> None:
-    project.queue("changes.limits")
+    limit = project.queue("changes.limits")
     project.queue("changes.redirects")
     job = project.queue("changes.prints")
     worker = project.work_off()
+    assert project.ended(limit).result == sys.getrecursionlimit()
     assert project.ended(job).status == "success"
     assert "printed" in worker.output
 

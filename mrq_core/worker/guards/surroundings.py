@@ -47,11 +47,18 @@ _raw: Any = import_module("_signal")
 
 _log = GuardedLog("mrq.worker")
 _set_switch_interval = sys.setswitchinterval
+_set_recursion_limit = sys.setrecursionlimit
 
 
 def _set_short_switch_interval(interval: float, /) -> None:
     """Replaces sys.setswitchinterval in a worker."""
     _set_switch_interval(min(interval, _SWITCHED_WITHIN))
+
+
+def _set_high_recursion_limit(lowest: int, limit: int, /) -> None:
+    """Replaces sys.setrecursionlimit in a worker. With a low limit, the worker and the threads of a client
+    library would break off in the middle of their work."""
+    _set_recursion_limit(lowest if type(limit) is int and 0 < limit < lowest else limit)
 
 
 class Surroundings:
@@ -89,6 +96,8 @@ class Surroundings:
             _raw.signal(signal.SIGXCPU, on_limit)
             self._handlers[signal.SIGXCPU] = on_limit
         setattr(sys, "setswitchinterval", _set_short_switch_interval)  # noqa: B010
+        high = partial(_set_high_recursion_limit, self._recursion_limit)
+        setattr(sys, "setrecursionlimit", high)  # noqa: B010
         noted.note()
         owners.know(running)
         note_timers()
@@ -150,7 +159,7 @@ class Surroundings:
         if sys.getswitchinterval() != self._switch_interval:
             _set_switch_interval(self._switch_interval)
         if sys.getrecursionlimit() < self._recursion_limit:
-            sys.setrecursionlimit(self._recursion_limit)
+            _set_recursion_limit(self._recursion_limit)
         if not self._has_path():
             if type(sys.path) is not list:
                 sys.path = self._path_list
