@@ -264,3 +264,43 @@ def test_a_job_whose_greenlet_has_another_class_has_its_own_outcome(project: Pro
     project.work_off("--greenlets", "1")
     assert project.ended(job).result == "done"
     assert [project.ended(one).result for one in later] == [1, 2, 3]
+
+
+TRACES = """
+import os
+import time
+
+import greenlet
+from mrq_core import task
+
+
+@task
+def traces(number: int):
+    calls = []
+
+    def trace(event, arguments):
+        calls.append(event)
+        if len(calls) > number:
+            raise ValueError("traced")
+
+    greenlet.settrace(trace)
+    time.sleep(0.01)
+
+
+@task(at_most_once=True)
+def once(number: int):
+    with open(os.environ["LEDGER"], "a") as file:
+        file.write(f"{number}\\n")
+    time.sleep(0.001)
+"""
+
+
+def test_a_trace_function_of_greenlets_that_raises_reaches_no_other_job(project: Project) -> None:
+    project.write("tracing.py", TRACES)
+    others = []
+    for number in range(40):
+        project.queue("tracing.traces", {"number": number % 8})
+        others.append(project.queue("tracing.once", {"number": number}))
+    worker = project.work_off("--greenlets", "5")
+    assert {project.ended(job_id).status for job_id in others} == {Status.SUCCESS}, worker.output
+    assert sorted(map(int, project.ledger())) == list(range(40))

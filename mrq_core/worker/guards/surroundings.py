@@ -23,6 +23,7 @@ from mrq_core.running import logs
 from mrq_core.running.context import JobContext
 from mrq_core.running.streams import StandardStream
 from mrq_core.worker.guards.descriptors import StandardDescriptors
+from mrq_core.worker.guards.greenlet_traces import guard_traces
 from mrq_core.worker.guards.guarded_log import GuardedLog, guard_loggers
 from mrq_core.worker.guards.left_timers import end_left_timers, note_timers
 from mrq_core.worker.guards.noted_calls import noted
@@ -98,6 +99,7 @@ class Surroundings:
         setattr(sys, "setswitchinterval", _set_short_switch_interval)  # noqa: B010
         high = partial(_set_high_recursion_limit, self._recursion_limit)
         setattr(sys, "setrecursionlimit", high)  # noqa: B010
+        guard_traces()
         noted.note()
         owners.know(running)
         note_timers()
