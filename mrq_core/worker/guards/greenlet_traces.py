@@ -1,6 +1,6 @@
 """Keeps what a trace function of `greenlet` raises from the switches between greenlets of the worker.
 
-`greenlet` raises it in the greenlet to which it switches, whichever that is, and removes the function.
+`greenlet` raises it in the greenlet that runs next, and removes the function.
 """
 
 from __future__ import annotations
