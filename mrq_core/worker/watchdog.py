@@ -39,6 +39,8 @@ from mrq_core.worker.guards.guarded_log import GuardedLog
 from mrq_core.worker.guards.native import Mailbox, NativeLoop, thread_id
 from mrq_core.worker.guards.own_descriptors import own
 from mrq_core.worker.guards.owners import mark_of
+from mrq_core.worker.guards.shared_code import is_shared, may_hold_a_lock
+from mrq_core.worker.guards.shared_signals import are_held_back, call_held_back
 from mrq_core.worker.hub_time import HubTime
 
 TICK = 0.1
@@ -55,14 +57,6 @@ _HUB_TIME = 0.2
 _REPEAT = 1.0
 _SOON_LEAST, _SOON_MOST = 0.001, 0.003
 """Seconds until the timer of the kernel sends the signal, at random."""
-
-_LOCKING_MODULES = frozenset(
-    {
-        *("gevent.thread", "gevent.lock", "threading", "_frozen_importlib", "importlib._bootstrap"),
-        *("mrq_core.worker.guards.logging_lock", "mrq_core.worker.guards.thread_locks"),
-    }
-)
-_LOCKING_FUNCTIONS = frozenset({"handle", "acquire", "release", "_acquireLock", "_releaseLock"})
 
 _log = GuardedLog("mrq.worker")
 
@@ -151,6 +145,8 @@ class Watchdog:
         for execution in [tried for tried in self._tries if tried.outcome is not None]:
             del self._tries[execution]
         self._unblock()
+        if are_held_back():
+            signal.pthread_kill(self._main_thread, signal.SIGALRM)
         self._tick(now)
         return TICK
 
@@ -242,7 +238,7 @@ class Watchdog:
 
     def _on_alarm(self, signum: int, frame: FrameType | None) -> None:
         """In the main thread, between two instructions of the greenlet that keeps the processor."""
-        if _may_hold_a_lock(frame):
+        if may_hold_a_lock(frame):
             return  # the watchdog will signal again
         execution = self._current()
         hub_time = self._hub_time
@@ -253,16 +249,19 @@ class Watchdog:
             if hub_time is not None and execution is not hub_time.running:
                 if hub_time.wants_to_know and frame is not None:
                     hub_time.tell(frame, execution)
+                call_held_back(frame)
                 return
         if hub_time is not None and hub_time.wants_to_know and frame is not None:
             hub_time.tell(frame, execution)
-        if execution is not None:
+        keeps_hub = hub_time is None or hub_time.running is execution
+        if execution is not None and (keeps_hub or not is_shared(frame)):  # else the hub raises it soon
             interrupt = execution.interrupt_at(monotonic())
             if interrupt is not None and execution.context.accept(interrupt, threading.get_ident()):
                 self._note_reached(execution)
                 if (tries := self._tries.get(execution)) is not None:
                     tries.has_raised = True
                 raise interrupt
+        call_held_back(frame)
 
     def _note_reached(self, execution: Execution) -> None:
         tries = self._tries.get(execution)
@@ -293,11 +292,3 @@ class Watchdog:
 
 def _tell_unblocked(_: None) -> None:
     _log.warning("descriptor.unblocked: a task had made connections or pipes of the worker blocking")
-
-
-def _may_hold_a_lock(frame: FrameType | None) -> bool:
-    """Whether the frame may just have taken a lock, and not yet entered the `try` that releases it."""
-    if frame is None:
-        return False
-    module = frame.f_globals.get("__name__", "")
-    return module in _LOCKING_MODULES or (module == "logging" and frame.f_code.co_name in _LOCKING_FUNCTIONS)

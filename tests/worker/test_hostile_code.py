@@ -304,3 +304,54 @@ def test_a_trace_function_of_greenlets_that_raises_reaches_no_other_job(project:
     worker = project.work_off("--greenlets", "5")
     assert {project.ended(job_id).status for job_id in others} == {Status.SUCCESS}, worker.output
     assert sorted(map(int, project.ledger())) == list(range(40))
+
+
+TRACED_LOOPS = """
+import asyncio
+
+import greenlet
+from mrq_core import task
+
+
+def ignores(event, arguments):
+    pass
+
+
+def raises(event, arguments):
+    raise ValueError("traced")
+
+
+async def loops():
+    for _ in range(20):
+        await asyncio.sleep(0.002)
+        assert asyncio.get_running_loop() is asyncio.current_task().get_loop()
+    return "done"
+
+
+@task
+def runs():
+    return asyncio.run(loops())
+
+
+@task
+def traces(name: str):
+    async def main():
+        earlier = greenlet.settrace(globals()[name])
+        if name == "ignores":
+            assert greenlet.gettrace() is ignores
+        await loops()
+        greenlet.settrace(earlier)
+        return await loops()
+
+    return asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize("name", ["ignores", "raises"])
+def test_a_trace_function_of_greenlets_does_not_mix_the_loops_of_asyncio(project: Project, name: str) -> None:
+    project.write("looping.py", TRACED_LOOPS)
+    jobs = []
+    for _ in range(6):
+        jobs += [project.queue("looping.traces", {"name": name}), project.queue("looping.runs")]
+    worker = project.work_off("--greenlets", "4")
+    assert [project.ended(job_id).result for job_id in jobs] == ["done"] * len(jobs), worker.output

@@ -530,3 +530,57 @@ def test_a_handler_that_raises_does_so_in_its_job(project: Project) -> None:
     job_id = project.queue("handling.gets")
     worker = project.work_off()
     assert project.ended(job_id).result == "signal", worker.output
+
+
+CALLS = """
+import signal
+import time
+
+from mrq_core import Job, queue_job, task
+
+raised = []
+
+
+def raises(*arguments):
+    raised.append(1)
+    raise ValueError("signal")
+
+
+@task(timeout=60)
+def calls():
+    end = time.monotonic() + 4
+    signal.signal(signal.SIGPROF, raises)
+    signal.setitimer(signal.ITIMER_PROF, 0.004, 0.004)
+    while time.monotonic() < end:
+        try:
+            for _ in range(3):
+                Job(queue_job("calling.noop")).fetch()
+        except ValueError:
+            pass
+
+
+@task(timeout=25)
+def calls_too(number: int):
+    for count in range(100):
+        job_id = queue_job("calling.noop", {"number": 100 * number + count})
+        assert Job(job_id).fetch().params == {"number": 100 * number + count}
+        time.sleep(0.02)
+    return len(raised)
+
+
+@task
+def noop(number: int = 0):
+    return number
+"""
+
+
+def test_what_a_handler_raises_amid_a_call_to_the_broker_harms_no_call_of_another_job(
+    project: Project,
+) -> None:
+    project.write("calling.py", CALLS)
+    others = [project.queue("calling.calls_too", {"number": number}) for number in range(3)]
+    project.queue("calling.calls")
+    worker = project.work_off("--greenlets", "4")
+    ended = [project.ended(other) for other in others]
+    assert {other.status for other in ended} == {Status.SUCCESS}, worker.output
+    assert any(other.result for other in ended)  # the handler was called

@@ -1,8 +1,8 @@
 """Lets several jobs run an asyncio loop at the same time.
 
 asyncio keeps the running loop per thread, and the greenlets of a worker share one thread: a job that calls
-`asyncio.run` would find the loop of another job. While a loop runs, greenlet therefore calls a function at
-each switch between greenlets, which exchanges the running loop of the thread.
+`asyncio.run` would find the loop of another job. While a loop runs, each switch between greenlets therefore
+exchanges the running loop of the thread.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from typing import Any
 import greenlet
 from gevent.monkey import get_original
 
+from mrq_core.worker.guards.greenlet_traces import follow_switches, unfollow_switches
+
 _get_ident: Callable[[], int] = get_original("_thread", "get_ident")
 _module: Any = events
 _get_native: Callable[[], Any] = _module._get_running_loop
@@ -23,8 +25,6 @@ _running: dict[int, set[object]] = {}
 """The greenlets that run a loop, by native thread."""
 _left: dict[object, Any] = {}
 """The loops of greenlets that do not run now."""
-_earlier: dict[int, Any] = {}
-"""The trace functions of a task or a debugger, by native thread."""
 
 
 def keep_loops_apart() -> None:
@@ -39,14 +39,12 @@ def _set_running_loop(loop: Any) -> None:
     running = _running.setdefault(thread, set())
     if loop is not None:
         running.add(here)
-        if greenlet.gettrace() is not _exchange:
-            _earlier[thread] = greenlet.settrace(_exchange)
+        follow_switches(_exchange)
         return
     running.discard(here)
     if not running:
         del _running[thread]
-        if greenlet.gettrace() is _exchange:
-            greenlet.settrace(_earlier.pop(thread, None))
+        unfollow_switches()
 
 
 def _exchange(event: str, greenlets: tuple[object, object]) -> None:
@@ -58,6 +56,3 @@ def _exchange(event: str, greenlets: tuple[object, object]) -> None:
     mine = _left.pop(now, None)
     if loop is not mine:
         _set_native(mine)
-    earlier = _earlier.get(_get_ident())
-    if earlier is not None:
-        earlier(event, greenlets)

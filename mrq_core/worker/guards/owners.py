@@ -41,6 +41,13 @@ class Owners:
         context = current_context.get() or self._of_greenlet()
         return context if context is not None and _is_in_task(context) else None
 
+    def mark_of_first(self, jobs: tuple[JobContext, ...]) -> dict[str, Any]:
+        """The mark of the first of these jobs whose code runs, or one of no job."""
+        for greenlet, context in self._running():
+            if context in jobs and _is_in_task(context) and (mark := mark_of(greenlet)) is not None:
+                return mark
+        return {}
+
     def _of_greenlet(self) -> JobContext | None:
         """The job from which the current greenlet comes."""
         mark = mark_of(getcurrent())

@@ -4,7 +4,8 @@ Libraries that stop by themselves, asyncio's `add_signal_handler` and gevent's `
 otherwise keep SIGTERM from the worker for as long as jobs with such handlers follow each other.
 
 Python calls a handler amid whatever the main thread runs: one that raises or waits there would break the
-worker, or another job. So it is called at once amid the code of its job only, and else in a greenlet.
+worker, or another job. So it is called at once amid the code of its job only, and else in a greenlet. Amid
+code that the job shares with others, such as a call to the broker, it is held back until the watchdog calls.
 """
 
 from __future__ import annotations
@@ -20,10 +21,13 @@ import gevent
 import gevent.hub
 
 from mrq_core.worker.guards.owners import is_any_in_task, owners
+from mrq_core.worker.guards.shared_code import is_shared
 from mrq_core.worker.guards.signals import SignalReader, reader_now
 
 _raw: Any = import_module("_signal")
 _OF_LOOPS_AND_WORKER = frozenset({"asyncio", "gevent", "mrq_core"})
+_held_back: dict[TaskHandler, int] = {}
+"""The handlers to call later, with their signals. Those that come meanwhile are one, too."""
 _are_shared = False
 
 
@@ -33,6 +37,7 @@ class TaskHandler:
     def __init__(self, given: Any) -> None:
         self._jobs = owners.now() or ()
         self._process = os.getpid()
+        self._is_scheduled = False
         self.given = given
 
     def is_in_use(self) -> bool:
@@ -40,13 +45,33 @@ class TaskHandler:
         return is_any_in_task(self._jobs)
 
     def __call__(self, signum: int, frame: FrameType | None) -> None:
-        if not callable(self.given):
-            return
-        here = owners.here()
-        if os.getpid() != self._process or any(here is job for job in self._jobs):
+        if os.getpid() != self._process:
             self.given(signum, frame)
+        elif callable(self.given):
+            self.call(signum, frame)
+
+    def call(self, signum: int, frame: FrameType | None) -> None:
+        """Calls it amid this frame of the main thread, in a greenlet, or later."""
+        here = owners.here()
+        if here is None or all(here is not job for job in self._jobs):
+            self._schedule(signum, frame)
+        elif is_shared(frame):
+            _held_back[self] = signum
         else:
-            gevent.spawn(self.given, signum, frame)
+            self.given(signum, frame)
+
+    def _schedule(self, signum: int, frame: FrameType | None) -> None:
+        """Calls it in a greenlet soon. Signals that come meanwhile are one, as in the system."""
+        if self._is_scheduled:
+            return
+        self._is_scheduled = True
+        greenlet = gevent.Greenlet(self._run_scheduled, signum, frame)
+        greenlet.spawn_tree_locals = owners.mark_of_first(self._jobs)  # not that of the code that runs now
+        greenlet.start()
+
+    def _run_scheduled(self, signum: int, frame: FrameType | None) -> None:
+        self._is_scheduled = False
+        self.given(signum, frame)
 
 
 class SharedHandler(TaskHandler):
@@ -59,6 +84,20 @@ class SharedHandler(TaskHandler):
     def __call__(self, signum: int, frame: FrameType | None) -> None:
         self._reader.on_signal(signum, frame)
         super().__call__(signum, frame)
+
+
+def are_held_back() -> bool:
+    """Whether handlers wait for `call_held_back`. In any thread."""
+    return bool(_held_back)
+
+
+def call_held_back(frame: FrameType | None) -> None:
+    """Calls the handlers that were held back, if this frame of the main thread lets them."""
+    while _held_back:
+        handler, signum = _held_back.popitem()
+        handler.call(signum, frame)
+        if handler in _held_back:
+            return
 
 
 def share_signals() -> None:
