@@ -350,3 +350,87 @@ def test_a_job_that_computes_in_a_greenlet_of_a_library_is_interrupted_alone(
     assert record.total_time < 4
     ended = project.ended(neighbour)
     assert (ended.status, ended.claims) == (Status.SUCCESS, 1), worker.output
+
+
+NO_TIME = """
+import socket
+import threading
+import time
+
+import gevent
+from mrq_core import task
+
+NAN = float("nan")
+
+
+def waits_for_socket():
+    one, other = socket.socketpair()
+    with one, other:
+        one.settimeout(NAN)
+        one.recv(1)
+
+
+WAITS = {
+    "timer": lambda: threading.Timer(NAN, print).run(),
+    "later": lambda: gevent.spawn_later(NAN, print).join(0.01),
+    "sleep": lambda: time.sleep(NAN),
+    "event": lambda: threading.Event().wait(NAN),
+    "limit": lambda: gevent.Timeout.start_new(NAN),
+    "socket": waits_for_socket,
+    "stat": lambda: gevent.get_hub().loop.stat("/", NAN),
+}
+
+
+@task
+def waits(name: str):
+    WAITS[name]()
+
+
+@task
+def naps():
+    time.sleep(0.01)
+"""
+
+
+def test_a_wait_for_no_time_is_refused_and_stops_no_timer_of_another_job(project: Project) -> None:
+    """The loop of gevent compares the times of all timers: one that is NaN would keep others from ending."""
+    project.write("nan.py", NO_TIME)
+    names = ["timer", "later", "sleep", "event", "limit", "socket", "stat"]
+    waits, naps = [], []
+    for name in [*names, *names]:
+        waits.append(project.queue("nan.waits", {"name": name}))
+        naps += [project.queue("nan.naps") for _ in range(3)]
+    worker = project.work_off("--greenlets", "4")
+    assert {project.ended(job_id).status for job_id in naps} == {Status.SUCCESS}, worker.output
+    ended = [project.ended(job_id) for job_id in waits]
+    assert {job.exception_type for job in ended} == {"ValueError"}
+
+
+LOOP = """
+import time
+
+import gevent
+from mrq_core import task
+
+
+@task
+def calls(name: str):
+    getattr(gevent.get_hub().loop, name)()
+
+
+@task
+def naps():
+    time.sleep(0.01)
+"""
+
+
+@pytest.mark.parametrize("name", ["run", "break_"])
+def test_a_task_neither_runs_nor_ends_the_loop_of_all_jobs(project: Project, name: str) -> None:
+    project.write("looped.py", LOOP)
+    calls, naps = [], []
+    for _ in range(4):
+        calls.append(project.queue("looped.calls", {"name": name}))
+        naps += [project.queue("looped.naps") for _ in range(3)]
+    worker = project.work_off("--greenlets", "4")
+    assert {project.ended(job_id).status for job_id in naps} == {Status.SUCCESS}, worker.output
+    assert {project.ended(job_id).exception_type for job_id in calls} == {"RuntimeError"}

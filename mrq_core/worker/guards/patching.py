@@ -41,8 +41,10 @@ def patch_all() -> None:
         # A hub cannot be made with a wrong value of these, and the patched library needs a hub to exit.
         check_variables(are_patched=False)
         from mrq_core.worker.guards.fork_locks import free_locks_after_fork, import_executors
+        from mrq_core.worker.guards.guarded_loop import guard_loops
 
         import_executors()
+        guard_loops()
         monkey.patch_all()
     finally:
         patched.entry_points = search
