@@ -393,7 +393,7 @@ def naps():
 
 
 def test_a_wait_for_no_time_is_refused_and_stops_no_timer_of_another_job(project: Project) -> None:
-    """The loop of gevent compares the times of all timers: one that is NaN would keep others from ending."""
+    """The loop of gevent compares the times of all timers: NaN would keep others from ending."""
     project.write("nan.py", NO_TIME)
     names = ["timer", "later", "sleep", "event", "limit", "socket", "stat"]
     waits, naps = [], []
