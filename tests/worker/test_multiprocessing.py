@@ -256,6 +256,25 @@ def test_a_task_that_runs_at_once_uses_processes_of_multiprocessing(project: Pro
     assert json.loads(project.mrq("run", "using.uses", "name", "manages")) == RESULTS["manages"]
 
 
+POOLS = """
+import multiprocess
+from mrq_core import task
+
+
+@task(timeout=20)
+def pools():
+    with multiprocess.get_context("fork").Pool(2) as pool:
+        return pool.map(lambda number: 2 * number, [1, 2])
+"""
+
+
+def test_tasks_use_processes_of_the_copy_of_multiprocessing_that_pickles_lambdas(project: Project) -> None:
+    project.write("pooling.py", POOLS)
+    jobs = [project.queue("pooling.pools") for _ in range(4)]
+    project.work_off("-g", "4")
+    assert [project.ended(job).result for job in jobs] == [[2, 4]] * 4
+
+
 def test_a_job_that_waits_for_a_pool_times_out(project: Project) -> None:
     late = project.queue("using.runs_long")
     project.worker("-g", "1")

@@ -19,6 +19,7 @@ from gevent.socket import wait_read, wait_write
 from mrq_core.clock import monotonic
 from mrq_core.debug.patching import ImportHook
 
+_PACKAGES = ("multiprocessing", "multiprocess")
 _CHUNK = select.PIPE_BUF
 """The bytes that one write may have without waiting for a reader, when the pipe is writable."""
 _PAUSES = (0.001, 0.05)
@@ -31,9 +32,13 @@ _poll: Callable[[], Any] = get_original("select", "poll")
 
 
 def let_multiprocessing_wait() -> None:
-    """Changes the two modules when a task imports them, or now."""
+    """Changes the two modules when a task imports them, or now; also those of `multiprocess`, a copy of the
+    package for other pickles."""
     ImportHook(
-        {"multiprocessing.connection": _change_pipes, "multiprocessing.synchronize": _change_locks}
+        {
+            **{f"{package}.connection": _change_pipes for package in _PACKAGES},
+            **{f"{package}.synchronize": _change_locks for package in _PACKAGES},
+        }
     ).install()
 
 
