@@ -40,11 +40,23 @@ def main_dashboard() -> NoReturn:
 
 
 def _start(arguments: list[str]) -> NoReturn:
+    _refuse_in_job()
     try:
         _run_to_the_end(arguments)
     except KeyboardInterrupt:  # during an import, or between two steps of the end
         interrupts.leave_at_interrupt(interrupts.EXIT_INTERRUPTED)
         sys.exit(interrupts.EXIT_INTERRUPTED)
+
+
+def _refuse_in_job() -> None:
+    """A command has the signals, the standard streams and the exit of its process, which here are those of a
+    worker and of its jobs."""
+    attempts = sys.modules.get("mrq_core.client.attempt")
+    if attempts is not None and attempts.current_attempt.get() is not None:
+        sys.exit(
+            "mrq: a command of mrq was called by the code of a job, in the process of its worker: start the "
+            "command as a process of its own, such as with subprocess.run"
+        )
 
 
 def _run_to_the_end(arguments: list[str]) -> NoReturn:

@@ -355,3 +355,37 @@ def test_a_trace_function_of_greenlets_does_not_mix_the_loops_of_asyncio(project
         jobs += [project.queue("looping.traces", {"name": name}), project.queue("looping.runs")]
     worker = project.work_off("--greenlets", "4")
     assert [project.ended(job_id).result for job_id in jobs] == ["done"] * len(jobs), worker.output
+
+
+COMMANDS = """
+import runpy
+import sys
+
+from mrq_core import task
+
+
+@task
+def calls(arguments: list[str]):
+    sys.argv = ["mrq", *arguments]
+    runpy.run_module("mrq_core.cli", run_name="__main__")
+
+
+@task
+def ends():
+    return "done"
+"""
+
+
+@pytest.mark.parametrize("arguments", [["worker", "--burst"], ["jobs", "list"], ["--version"]])
+def test_a_command_that_a_job_calls_in_the_process_of_its_worker_is_refused(
+    project: Project, arguments: list[str]
+) -> None:
+    project.write("commanding.py", COMMANDS)
+    calls = [project.queue("commanding.calls", {"arguments": list(arguments)}) for _ in range(3)]
+    ends = [project.queue("commanding.ends") for _ in range(3)]
+    worker = project.work_off("--greenlets", "2")
+    assert [project.ended(job_id).result for job_id in ends] == ["done"] * 3, worker.output
+    for job_id in calls:
+        job = project.ended(job_id)
+        assert (job.status, job.exception_type) == (Status.FAILED, "SystemExit")
+        assert "start the command as a process of its own" in (job.traceback or "")
