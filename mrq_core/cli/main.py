@@ -55,7 +55,7 @@ def _refuse_in_job() -> None:
     if attempts is not None and attempts.current_attempt.get() is not None:
         sys.exit(
             "mrq: a command of mrq was called by the code of a job, in the process of its worker: start the "
-            "command as a process of its own, such as with subprocess.run"
+            "command in another process, such as with subprocess.run"
         )
 
 

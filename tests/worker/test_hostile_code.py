@@ -388,4 +388,4 @@ def test_a_command_that_a_job_calls_in_the_process_of_its_worker_is_refused(
     for job_id in calls:
         job = project.ended(job_id)
         assert (job.status, job.exception_type) == (Status.FAILED, "SystemExit")
-        assert "start the command as a process of its own" in (job.traceback or "")
+        assert "start the command in another process" in (job.traceback or "")
