@@ -244,6 +244,11 @@ def test_a_signal_writes_nothing_to_a_file_after_a_task_has_left_its_wakeup_desc
 
         @task
         def signals(number):
+            try:
+                os.fstat(number)
+                return "taken"  # by the worker meanwhile
+            except OSError:
+                pass
             signal.signal(signal.SIGUSR1, handle)
             descriptor = os.open("file", os.O_RDWR | os.O_CREAT | os.O_TRUNC)
             os.write(descriptor, b"data")
@@ -259,10 +264,14 @@ def test_a_signal_writes_nothing_to_a_file_after_a_task_has_left_its_wakeup_desc
     )
     beside = [project.queue("wakeup.waits") for _ in range(greenlets - 1)]
     worker = project.worker("--greenlets", str(greenlets))
-    for _ in range(2):
+    found: list[object] = []
+    while len(found) < 2:
         left = project.ended(project.queue("wakeup.leaves", {"seconds": seconds}))
         job = project.ended(project.queue("wakeup.signals", {"number": left.result}))
-        assert (left.status, job.result) == (Status.SUCCESS, "data"), job.traceback
+        assert (left.status, job.status) == (Status.SUCCESS, Status.SUCCESS), job.traceback
+        if job.result != "taken":
+            found.append(job.result)
+    assert found == ["data", "data"]
     (project.path / "go").touch()
     for waiting in beside:
         assert project.ended(waiting).status == Status.SUCCESS
